@@ -1,0 +1,25 @@
+//go:build !linux
+
+package main
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/urfave/cli/v2"
+)
+
+// newBuildCommand is build where it can't work: the steps of a Dockerfile need
+// Linux's namespaces.
+func newBuildCommand(*env) *cli.Command {
+	return &cli.Command{
+		Name:            "build",
+		Usage:           "Start a build (on Linux only)",
+		ArgsUsage:       "PATH",
+		SkipFlagParsing: true,
+		Action: func(*cli.Context) error {
+			return withHint(errors.New("building needs Linux, this is "+runtime.GOOS),
+				"run wherry build in a Linux machine or container; every other command works here")
+		},
+	}
+}
