@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/wherry-oci/wherry/e2e/base"
+)
+
+// binary, when set, is a wherry to test instead of one compiled here.
+const binaryVariable = "WHERRY_E2E_BINARY"
+
+// suite is what all stories share.
+type suite struct {
+	dir      string // readable for everyone; holds bin/
+	accounts map[string]account
+	skips    skips
+	base     func() (v1.ImageIndex, error)
+}
+
+func (s *suite) bin() string { return filepath.Join(s.dir, "bin") }
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == noUserNamespaces {
+		runWithoutUserNamespaces(os.Args[1:])
+	}
+	os.Exit(m.Run())
+}
+
+// TestStories runs every script in testdata.
+func TestStories(t *testing.T) {
+	s, err := newSuite(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The stories are parallel subtests: this runs when the last has ended.
+	t.Cleanup(func() {
+		s.skips.print(os.Stderr)
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
+	})
+}
+
+func newSuite(ctx context.Context) (*suite, error) {
+	dir, err := os.MkdirTemp("", "wherry-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) { return base.Index(context.Background()) })}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.bin(), 0o755)); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if err := copyFile(self, filepath.Join(s.bin(), noUserNamespaces), 0o755); err != nil {
+		return nil, err
+	}
+	if err := s.wherry(ctx); err != nil {
+		return nil, err
+	}
+	s.accounts, err = makeAccounts()
+	return s, err
+}
+
+// wherry puts the program under test into bin/, as it is released: static and stripped.
+func (s *suite) wherry(ctx context.Context) error {
+	target := filepath.Join(s.bin(), "wherry")
+	if ready := os.Getenv(binaryVariable); ready != "" {
+		return copyFile(ready, target, 0o755)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", target, "../cmd/wherry")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build wherry: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (s *suite) close() error {
+	return errors.Join(os.RemoveAll(s.dir), removeAccounts(s.accounts))
+}
+
+// setup gives a story its own home, store and configuration, and makes its folder reachable for other users.
+func (s *suite) setup(env *testscript.Env) error {
+	home := filepath.Join(env.WorkDir, "home")
+	store := filepath.Join(env.WorkDir, "store")
+	err := errors.Join(
+		os.Chmod(filepath.Dir(env.WorkDir), 0o711),
+		os.Chmod(env.WorkDir, 0o777|os.ModeSticky),
+		os.Mkdir(home, 0o755),
+	)
+	env.Vars = append(
+		env.Vars,
+		"PATH="+s.bin()+string(os.PathListSeparator)+os.Getenv("PATH"),
+		"HOME="+home, "WHERRY_STORE="+store, "STORE="+store,
+		// Never a name from the host that a story runs on.
+		"XDG_RUNTIME_DIR=", "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
+	)
+	env.Values[storyKey{}] = &story{suite: s, t: env.T(), registries: map[string]*endpoint{}}
+	return err
+}
+
+// storyKey is where a story stands in testscript's values.
+type storyKey struct{}
+
+// story is what the commands of one script share.
+type story struct {
+	suite      *suite
+	t          testscript.T
+	registries map[string]*endpoint
+}
+
+func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
+
+// commands are the words that scripts have beyond testscript's own; each stands in the file named after its subject.
+func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		// run_test.go
+		"as": cmdAs, "code": cmdCode, "refused": cmdRefused, "killed": cmdKilled, "parallel": cmdParallel,
+		// registry_test.go
+		"registry": cmdRegistry, "debian-registry": cmdDebianRegistry, "publish": cmdPublish,
+		"requests": cmdRequests, "published": cmdPublished,
+		// image_test.go
+		"base": cmdBase, "archive": cmdArchive, "validate": cmdValidate, "image": cmdImage, "names": cmdNames, "seal": cmdSeal,
+		// host_test.go
+		"need": cmdNeed, "capture": cmdCapture, "tmpfs": cmdTmpfs, "damage": cmdDamage, "links": cmdLinks, "times": cmdTimes, "within": cmdWithin,
+	}
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, mode)
+}

@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+func fields(text []byte) []string { return strings.Fields(string(text)) }
+
+// cmdCapture: capture NAME [PREFIX] puts the last command's stdout, trimmed, into $NAME; with PREFIX what follows it in its line.
+func cmdCapture(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile("stdout")
+	if len(args) > 1 {
+		_, after, ok := strings.Cut(text, args[1])
+		if !ok {
+			ts.Fatalf("no %q on stdout", args[1])
+		}
+		text, _, _ = strings.Cut(after, "\n")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(text))
+}
+
+// canMount says whether we may mount a tmpfs; found by trying, once.
+var canMount = sync.OnceValue(func() bool {
+	dir, err := os.MkdirTemp("", "wherry-mount-")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(dir)
+	if unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k") != nil {
+		return false
+	}
+	return unix.Unmount(dir, 0) == nil
+})
+
+// cmdTmpfs: tmpfs FOLDER SIZE mounts a small file system there until the story ends.
+func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=1777,size="+args[1]))
+	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// cmdDamage: damage FILE half | flip cuts a file in two, or changes a byte in its middle.
+func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
+	file := ts.MkAbs(args[0])
+	data, err := os.ReadFile(file)
+	ts.Check(err)
+	middle := len(data) / 2
+	switch args[1] {
+	case "half":
+		data = data[:middle]
+	case "flip":
+		data = bytes.Clone(data)
+		data[middle] ^= 0xff
+	default:
+		ts.Fatalf("no damage %q", args[1])
+	}
+	ts.Check(os.WriteFile(file, data, 0o644))
+}
+
+// cmdTimes: times FILE... gives files one and the same date.
+func cmdTimes(ts *testscript.TestScript, _ bool, args []string) {
+	when := time.Unix(1600000000, 0)
+	for _, name := range args {
+		ts.Check(os.Chtimes(ts.MkAbs(name), when, when))
+	}
+}
+
+// cmdWithin: [!] within DURATION PROGRAM ARG... requires that a command ends in time, with success or without.
+func cmdWithin(ts *testscript.TestScript, neg bool, args []string) {
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	start := time.Now()
+	expect(ts, neg, run(ts, args[1:]))
+	if took := time.Since(start); took > limit {
+		ts.Fatalf("took %v, more than %v", took, limit)
+	}
+}

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// skips remembers which stories did not run, and why.
+type skips struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (s *skips) add(story, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, fmt.Sprintf("%s: %s", story, reason))
+}
+
+// print lists the skipped stories at the end, where people look.
+func (s *skips) print(w io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.list) == 0 {
+		return
+	}
+	slices.Sort(s.list)
+	fmt.Fprintf(w, "%d stories skipped:\n", len(s.list))
+	for _, line := range s.list {
+		fmt.Fprintln(w, "  "+line)
+	}
+}
+
+// cmdNeed: need CONDITION... skips the story by name where a condition does not hold. In CI that is a failure.
+func cmdNeed(ts *testscript.TestScript, _ bool, args []string) {
+	story := storyOf(ts)
+	for _, cond := range args {
+		ok, err := story.suite.condition(cond)
+		ts.Check(err)
+		if ok {
+			continue
+		}
+		reason := "needs " + needs[cond]
+		if os.Getenv("CI") == "true" {
+			ts.Fatalf("%s; in CI nothing is skipped", reason)
+		}
+		story.suite.skips.add(ts.Name(), reason)
+		story.t.Skip(reason)
+	}
+}
+
+// needs says in words what a condition stands for.
+var needs = map[string]string{
+	"root":            "to run as root, to become other users",
+	"ranged":          "a user with a subuid range, and newuidmap (Debian: uidmap)",
+	"mount":           "the right to mount a tmpfs",
+	"skopeo":          "skopeo",
+	"podman":          "podman",
+	"umoci":           "umoci",
+	"docker-registry": "Debian's docker-registry",
+	"dockerd":         "a running docker engine",
+	"overlay":         "overlayfs",
+}
+
+// condition answers what scripts ask in brackets and by "need".
+func (s *suite) condition(cond string) (bool, error) {
+	if _, ok := needs[cond]; !ok {
+		return false, fmt.Errorf("no condition %q", cond)
+	}
+	switch cond {
+	case "root":
+		return s.accounts != nil, nil
+	case "ranged":
+		_, err := exec.LookPath("newuidmap")
+		return s.accounts != nil && err == nil, nil
+	case "mount":
+		return canMount(), nil
+	case "dockerd":
+		return exec.Command("docker", "version").Run() == nil, nil
+	case "overlay":
+		text, err := os.ReadFile("/proc/filesystems")
+		return err == nil && slices.Contains(fields(text), "overlay"), nil
+	}
+	_, err := exec.LookPath(filepath.Base(cond))
+	return err == nil, nil
+}

@@ -1,0 +1,115 @@
+// Package testreg is a registry inside the process, with whatever a real one
+// may put in the way: TLS by an unknown authority, passwords, tokens, errors,
+// blobs that end early or are not what they should be, and slowness.
+package testreg
+
+import (
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// Options of a registry. The zero value is plain HTTP, open to everyone, without faults.
+type Options struct {
+	TLS      bool           // serve HTTPS with a certificate of httptest's own authority
+	Auth     string         // "", "basic" or "token"
+	User     string         // who may come in
+	Password string         //
+	Faults   map[string]int // how often each fault strikes, see faults.go; -1: always
+	Rate     int            // bytes a second that a blob comes at; 0: as fast as it goes
+}
+
+// Registry is a running registry.
+type Registry struct {
+	front, back *httptest.Server
+	options     Options
+	mu          sync.Mutex
+	log         []string
+}
+
+// Start runs a registry on a free port of the loopback interface until Close.
+func Start(o Options) *Registry {
+	r := &Registry{options: o}
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
+	r.back = httptest.NewServer(store)
+	r.front = httptest.NewUnstartedServer(r.logged(r.guarded(r.faulty(store))))
+	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if o.TLS {
+		r.front.StartTLS()
+	} else {
+		r.front.Start()
+	}
+	return r
+}
+
+// Close ends the registry; requests under way are cut off.
+func (r *Registry) Close() {
+	r.front.CloseClientConnections()
+	r.front.Close()
+	r.back.Close()
+}
+
+// Addr is "127.0.0.1:PORT", as it stands in an image's name.
+func (r *Registry) Addr() string { return r.front.Listener.Addr().String() }
+
+// CA is the PEM certificate that a client has to trust for TLS.
+func (r *Registry) CA() []byte {
+	if r.front.Certificate() == nil {
+		return nil
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.front.Certificate().Raw})
+}
+
+// Requests returns "METHOD PATH" of every request so far.
+func (r *Registry) Requests() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.log...)
+}
+
+// Put stores an image or an index under repo:tag, around passwords and faults.
+func (r *Registry) Put(repoTag string, what remote.Taggable) error {
+	ref, err := name.ParseReference(strings.TrimPrefix(r.back.URL, "http://")+"/"+repoTag, name.Insecure)
+	if err != nil {
+		return err
+	}
+	switch what := what.(type) {
+	case v1.ImageIndex:
+		return remote.WriteIndex(ref, what)
+	case v1.Image:
+		return remote.Write(ref, what)
+	}
+	return fmt.Errorf("a %T is neither image nor index", what)
+}
+
+// Digest is what repo:tag points at now, asked around passwords and faults.
+func (r *Registry) Digest(repoTag string) (v1.Hash, error) {
+	ref, err := name.ParseReference(strings.TrimPrefix(r.back.URL, "http://")+"/"+repoTag, name.Insecure)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	d, err := remote.Head(ref)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	return d.Digest, nil
+}
+
+func (r *Registry) logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		r.log = append(r.log, req.Method+" "+req.URL.Path)
+		r.mu.Unlock()
+		next.ServeHTTP(w, req)
+	})
+}

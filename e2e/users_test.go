@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/elastic/go-seccomp-bpf"
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+)
+
+// account is an unprivileged user that stories run commands as.
+type account struct {
+	name     string // as scripts call it
+	login    string // as the host calls it
+	uid, gid uint32
+	lock     *flock.Flock
+}
+
+// loginPrefix keeps our users apart from the host's own.
+const loginPrefix = "wherry-e2e-"
+
+// makeAccounts makes the two users, if we may: "plain" with nothing but an id,
+// and "ranged" with a range of subordinate ids, as adduser gives to people.
+func makeAccounts() (map[string]account, error) {
+	if os.Getuid() != 0 {
+		return nil, nil
+	}
+	lock := flock.New(filepath.Join(os.TempDir(), loginPrefix+"users.lock"))
+	if err := lock.Lock(); err != nil {
+		return nil, err
+	}
+	accounts := map[string]account{}
+	for _, name := range []string{"plain", "ranged"} {
+		a, err := makeAccount(name)
+		if err != nil {
+			return nil, err
+		}
+		a.lock = lock
+		accounts[name] = a
+	}
+	// From here on shared with other runs on this machine: the last one removes the users.
+	return accounts, errors.Join(lock.Unlock(), lock.RLock())
+}
+
+func makeAccount(name string) (account, error) {
+	a := account{name: name, login: loginPrefix + name}
+	if _, err := user.Lookup(a.login); err != nil {
+		// A system user: useradd gives those no subordinate ids by itself.
+		if err := command("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", a.login); err != nil {
+			return a, err
+		}
+		if name == "ranged" {
+			const ids = "1900000000-1900065535"
+			if err := command("usermod", "--add-subuids", ids, "--add-subgids", ids, a.login); err != nil {
+				return a, err
+			}
+		}
+	}
+	u, err := user.Lookup(a.login)
+	if err != nil {
+		return a, err
+	}
+	uid, errU := strconv.ParseUint(u.Uid, 10, 32)
+	gid, errG := strconv.ParseUint(u.Gid, 10, 32)
+	a.uid, a.gid = uint32(uid), uint32(gid)
+	return a, errors.Join(errU, errG)
+}
+
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
+}
+
+// removeAccounts removes the users unless another run still has them.
+func removeAccounts(accounts map[string]account) error {
+	for _, a := range accounts {
+		if err := a.lock.Unlock(); err != nil {
+			return err
+		}
+	}
+	for _, a := range accounts {
+		if last, err := a.lock.TryLock(); err != nil || !last {
+			return err
+		}
+		if err := command("userdel", a.login); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a account) home(work string) string { return filepath.Join(work, "home-"+a.name) }
+
+// store is where the user's images are, without any setting.
+func (a account) store(work string) string {
+	return filepath.Join(a.home(work), ".local", "share", "wherry", "store")
+}
+
+func (a account) makeHome(work string) error {
+	err := os.Mkdir(a.home(work), 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return errors.Join(err, os.Chown(a.home(work), int(a.uid), int(a.gid)))
+}
+
+// environment is what differs from the script's; an empty value is as good as none.
+func (a account) environment(work string) []string {
+	return []string{"HOME=" + a.home(work), "USER=" + a.login, "LOGNAME=" + a.login, "WHERRY_STORE=", "TMPDIR=/tmp"}
+}
+
+func (a account) credential() *syscall.Credential {
+	return &syscall.Credential{Uid: a.uid, Gid: a.gid, NoSetGroups: false}
+}
+
+// noUserNamespaces is a program on the stories' PATH: it runs its arguments where nobody may make a user
+// namespace, as on hosts that forbid it and in containers with a default seccomp profile.
+const noUserNamespaces = "no-user-namespaces"
+
+func runWithoutUserNamespaces(args []string) {
+	err := seccomp.LoadFilter(seccomp.Filter{
+		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
+		Policy: seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{
+			{Names: []string{"unshare", "mount", "setns"}, Action: seccomp.ActionErrno},
+			{Names: []string{"clone3"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)},
+			{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{{
+				Name: "clone",
+				Conditions: []seccomp.Condition{{
+					Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER,
+				}},
+			}}},
+		}},
+	})
+	if err == nil {
+		var path string
+		if path, err = exec.LookPath(args[0]); err == nil {
+			err = syscall.Exec(path, args, os.Environ())
+		}
+	}
+	fmt.Fprintln(os.Stderr, noUserNamespaces+":", err)
+	os.Exit(126)
+}

@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// cmdValidate: validate [STORE] says whether a store is a valid image layout: every name once, every entry whole, every
+// blob what its name says, as ggcr sees it.
+func cmdValidate(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.Getenv("STORE")
+	if len(args) > 0 {
+		dir = ts.MkAbs(args[0])
+	}
+	err := validStore(dir)
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s is valid", dir)
+		}
+		return
+	}
+	ts.Check(err)
+}
+
+func validStore(dir string) error {
+	path, err := layout.FromPath(dir)
+	if err != nil {
+		return err
+	}
+	index, err := path.ImageIndex()
+	if err != nil {
+		return err
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	errs := []error{validBlobs(dir)}
+	if text, err := os.ReadFile(filepath.Join(dir, "oci-layout")); err != nil || !strings.Contains(string(text), `"1.0.0"`) {
+		errs = append(errs, fmt.Errorf("oci-layout: %q, %w", text, err))
+	}
+	seen := map[string]bool{}
+	for _, d := range manifest.Manifests {
+		called := d.Annotations[containerdName]
+		if called != "" && seen[called] {
+			errs = append(errs, fmt.Errorf("%s is there twice", called))
+		}
+		seen[called] = true
+		if err := validEntry(index, d); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", d.Digest, called, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validEntry checks an image, or those images of an index whose manifests are there: an index may be sparse.
+func validEntry(in v1.ImageIndex, d v1.Descriptor) error {
+	if d.MediaType.IsImage() {
+		img, err := in.Image(d.Digest)
+		if err != nil {
+			return err
+		}
+		return validate.Image(img)
+	}
+	index, err := in.ImageIndex(d.Digest)
+	if err != nil {
+		return err
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	present := 0
+	for _, child := range manifest.Manifests {
+		if child.Platform != nil && child.Platform.OS == "unknown" {
+			continue // an attestation: its layers are no file systems
+		}
+		err := validEntry(index, child)
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, missing := index.Image(child.Digest); errors.Is(missing, fs.ErrNotExist) {
+				continue
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", child.Platform, err)
+		}
+		present++
+	}
+	if present == 0 {
+		return errors.New("none of its images is there")
+	}
+	return nil
+}
+
+func validBlobs(dir string) error {
+	return filepath.WalkDir(filepath.Join(dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		hash := sha256.New()
+		if _, err := io.Copy(hash, file); err != nil {
+			return err
+		}
+		if hex.EncodeToString(hash.Sum(nil)) != entry.Name() {
+			return fmt.Errorf("%s is not what its name says", path)
+		}
+		return nil
+	})
+}
+
+// cmdSeal: seal [STORE] prints all that a store holds; build state and locks are no content.
+func cmdSeal(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.Getenv("STORE")
+	if len(args) > 0 {
+		dir = ts.MkAbs(args[0])
+	}
+	fmt.Fprint(ts.Stdout(), sealOf(dir))
+}
+
+// sealOf lists a store's entries and blobs. No store and an empty one are the same.
+func sealOf(dir string) string {
+	var lines []string
+	_ = filepath.WalkDir(filepath.Join(dir, "blobs"), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			if info, err := entry.Info(); err == nil {
+				lines = append(lines, fmt.Sprintf("%s %d\n", entry.Name(), info.Size()))
+			}
+		}
+		return nil
+	})
+	slices.Sort(lines)
+	if path, err := layout.FromPath(dir); err == nil {
+		if index, err := path.ImageIndex(); err == nil {
+			if manifest, err := index.IndexManifest(); err == nil {
+				for _, d := range manifest.Manifests {
+					lines = append(lines, fmt.Sprintf("%s %v\n", d.Digest, d.Annotations))
+				}
+			}
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// cmdLinks: links NAME requires that the last layer of an image is a hard link, not a copy, of what the build engine has.
+func cmdLinks(ts *testscript.TestScript, _ bool, args []string) {
+	d, ok := entry(ts, ts.Getenv("STORE"), args[0])
+	if !ok {
+		ts.Fatalf("no %s", args[0])
+	}
+	path, err := layout.FromPath(ts.Getenv("STORE"))
+	ts.Check(err)
+	img, err := pick(path, d, hostPlatform())
+	ts.Check(err)
+	manifest, err := img.Manifest()
+	ts.Check(err)
+	last := manifest.Layers[len(manifest.Layers)-1].Digest
+	info, err := os.Stat(filepath.Join(ts.Getenv("STORE"), "blobs", last.Algorithm, last.Hex))
+	ts.Check(err)
+	if n := info.Sys().(*syscall.Stat_t).Nlink; n < 2 {
+		ts.Fatalf("the layer %s has %d link", last, n)
+	}
+}
+
+func writeDockerArchive(file, called string, img v1.Image) error {
+	ref, err := name.NewTag(called)
+	if err != nil {
+		return err
+	}
+	return tarball.WriteToFile(file, ref, img)
+}
