@@ -73,7 +73,7 @@ func newSuite(ctx context.Context) (*suite, error) {
 	if err := s.wherry(ctx); err != nil {
 		return nil, err
 	}
-	s.accounts, err = makeAccounts()
+	s.accounts, err = makeAccounts(ctx)
 	return s, err
 }
 
@@ -83,7 +83,7 @@ func (s *suite) wherry(ctx context.Context) error {
 	if ready := os.Getenv(binaryVariable); ready != "" {
 		return copyFile(ready, target, 0o755)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", target, "../cmd/wherry")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", target, "../cmd/wherry")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build wherry: %w\n%s", err, out)
@@ -92,7 +92,7 @@ func (s *suite) wherry(ctx context.Context) error {
 }
 
 func (s *suite) close() error {
-	return errors.Join(os.RemoveAll(s.dir), removeAccounts(s.accounts))
+	return errors.Join(os.RemoveAll(s.dir), removeAccounts(context.Background(), s.accounts))
 }
 
 // setup gives a story its own home, store and configuration, and makes its folder reachable for other users.

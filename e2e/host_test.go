@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -32,11 +33,11 @@ var canMount = sync.OnceValue(func() bool {
 	if err != nil {
 		return false
 	}
-	defer os.Remove(dir)
-	if unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k") != nil {
-		return false
+	err = unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k")
+	if err == nil {
+		err = unix.Unmount(dir, 0)
 	}
-	return unix.Unmount(dir, 0) == nil
+	return errors.Join(err, os.Remove(dir)) == nil
 })
 
 // cmdTmpfs: tmpfs FOLDER SIZE mounts a small file system there until the story ends.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -279,7 +280,7 @@ func cmdArchive(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "oci" {
 		dir := file + ".layout"
 		writeLayout(ts, dir, fullName(ts, args[2]), what)
-		ts.Check(command("tar", "-C", dir, "-cf", file, "."))
+		ts.Check(command(context.Background(), "tar", "-C", dir, "-cf", file, "."))
 		return
 	}
 	ts.Check(writeDockerArchive(file, fullName(ts, args[2]), what.(v1.Image)))

@@ -107,7 +107,7 @@ func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	file := filepath.Join(dir, "config.yml")
 	ts.Check(os.WriteFile(file, []byte(config), 0o600))
-	cmd := exec.Command("docker-registry", "serve", file)
+	cmd := exec.CommandContext(context.Background(), "docker-registry", "serve", file)
 	ts.Check(cmd.Start())
 	ts.Defer(func() {
 		_ = cmd.Process.Kill()
@@ -119,9 +119,9 @@ func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func freeAddress(ts *testscript.TestScript) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	ts.Check(err)
-	defer l.Close()
+	ts.Check(l.Close())
 	return l.Addr().String()
 }
 

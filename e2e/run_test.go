@@ -84,10 +84,10 @@ func run(ts *testscript.TestScript, args []string) int {
 	defer cancel()
 	cmd := prepare(ctx, ts, args)
 	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
-	return exitCode(ts, ctx, cmd.Run())
+	return exitCode(ctx, ts, cmd.Run())
 }
 
-func exitCode(ts *testscript.TestScript, ctx context.Context, err error) int {
+func exitCode(ctx context.Context, ts *testscript.TestScript, err error) int {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -137,7 +137,7 @@ func cmdRefused(ts *testscript.TestScript, _ bool, args []string) {
 	var out, errs bytes.Buffer
 	cmd := prepare(ctx, ts, args)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(ts.Stdout(), &out), io.MultiWriter(ts.Stderr(), &errs)
-	code := exitCode(ts, ctx, cmd.Run())
+	code := exitCode(ctx, ts, cmd.Run())
 	switch lines := errorLine.FindAllString(errs.String(), -1); {
 	case code != want:
 		ts.Fatalf("exit code %d, not %d", code, want)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -83,7 +84,7 @@ func (s *suite) condition(cond string) (bool, error) {
 	case "mount":
 		return canMount(), nil
 	case "dockerd":
-		return exec.Command("docker", "version").Run() == nil, nil
+		return exec.CommandContext(context.Background(), "docker", "version").Run() == nil, nil
 	case "overlay":
 		text, err := os.ReadFile("/proc/filesystems")
 		return err == nil && slices.Contains(fields(text), "overlay"), nil

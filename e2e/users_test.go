@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ const loginPrefix = "wherry-e2e-"
 
 // makeAccounts makes the two users, if we may: "plain" with nothing but an id,
 // and "ranged" with a range of subordinate ids, as adduser gives to people.
-func makeAccounts() (map[string]account, error) {
+func makeAccounts(ctx context.Context) (map[string]account, error) {
 	if os.Getuid() != 0 {
 		return nil, nil
 	}
@@ -38,7 +39,7 @@ func makeAccounts() (map[string]account, error) {
 	}
 	accounts := map[string]account{}
 	for _, name := range []string{"plain", "ranged"} {
-		a, err := makeAccount(name)
+		a, err := makeAccount(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -49,16 +50,16 @@ func makeAccounts() (map[string]account, error) {
 	return accounts, errors.Join(lock.Unlock(), lock.RLock())
 }
 
-func makeAccount(name string) (account, error) {
+func makeAccount(ctx context.Context, name string) (account, error) {
 	a := account{name: name, login: loginPrefix + name}
 	if _, err := user.Lookup(a.login); err != nil {
 		// A system user: useradd gives those no subordinate ids by itself.
-		if err := command("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", a.login); err != nil {
+		if err := command(ctx, "useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", a.login); err != nil {
 			return a, err
 		}
 		if name == "ranged" {
 			const ids = "1900000000-1900065535"
-			if err := command("usermod", "--add-subuids", ids, "--add-subgids", ids, a.login); err != nil {
+			if err := command(ctx, "usermod", "--add-subuids", ids, "--add-subgids", ids, a.login); err != nil {
 				return a, err
 			}
 		}
@@ -73,15 +74,15 @@ func makeAccount(name string) (account, error) {
 	return a, errors.Join(errU, errG)
 }
 
-func command(name string, args ...string) error {
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+func command(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", name, err, out)
 	}
 	return nil
 }
 
 // removeAccounts removes the users unless another run still has them.
-func removeAccounts(accounts map[string]account) error {
+func removeAccounts(ctx context.Context, accounts map[string]account) error {
 	for _, a := range accounts {
 		if err := a.lock.Unlock(); err != nil {
 			return err
@@ -91,7 +92,7 @@ func removeAccounts(accounts map[string]account) error {
 		if last, err := a.lock.TryLock(); err != nil || !last {
 			return err
 		}
-		if err := command("userdel", a.login); err != nil {
+		if err := command(ctx, "userdel", a.login); err != nil {
 			return err
 		}
 	}

@@ -137,7 +137,7 @@ func rm(args []string) error {
 		if has(flags, 'r') || has(flags, 'R') {
 			remove = os.RemoveAll
 		}
-		if err := remove(name); err != nil && !(has(flags, 'f') && errors.Is(err, fs.ErrNotExist)) {
+		if err := remove(name); err != nil && (!has(flags, 'f') || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}

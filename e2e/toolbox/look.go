@@ -85,9 +85,9 @@ func describe(name, format string) (string, error) {
 		"%a", strconv.FormatUint(uint64(st.Mode&0o7777), 8), "%A", info.Mode().String(),
 		"%u", strconv.Itoa(int(st.Uid)), "%g", strconv.Itoa(int(st.Gid)),
 		"%U", nameOf("/etc/passwd", int(st.Uid)), "%G", nameOf("/etc/group", int(st.Gid)),
-		"%s", strconv.FormatInt(info.Size(), 10), "%h", strconv.FormatUint(uint64(st.Nlink), 10),
+		"%s", strconv.FormatInt(info.Size(), 10), "%h", fmt.Sprint(st.Nlink),
 		"%Y", strconv.FormatInt(info.ModTime().Unix(), 10), "%n", name, "%F", kindOf(info.Mode()),
-		"%d", strconv.FormatUint(uint64(st.Dev), 10), "%i", strconv.FormatUint(st.Ino, 10),
+		"%d", fmt.Sprint(st.Dev), "%i", strconv.FormatUint(st.Ino, 10),
 	).Replace(format), nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func overTree(args []string, change func(name, value string) error) error {
 		args = args[1:]
 	}
 	if len(args) < 2 {
-		return errors.New("usage: [-R] VALUE FILE...")
+		return errors.New("usage: [-R] VALUE FILE")
 	}
 	for _, name := range args[1:] {
 		if !deep {
@@ -152,10 +153,10 @@ func setfattr(args []string) error {
 // su runs a command as another user: "su UID:GID COMMAND...".
 func su(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: su UID:GID COMMAND...")
+		return errors.New("usage: su UID:GID COMMAND")
 	}
 	owner, group, _ := strings.Cut(args[0], ":")
-	cmd := exec.Command(args[1], args[2:]...)
+	cmd := exec.CommandContext(context.Background(), args[1], args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
 		Uid: uint32(number(owner)), Gid: uint32(number(group)),

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -250,7 +251,7 @@ func pack(archive *tar.Writer, folder, name string) error {
 // nc says whether "nc HOST:PORT" can be reached within two seconds.
 func nc(args []string) error {
 	for _, address := range args {
-		conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+		conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(context.Background(), "tcp", address)
 		if err != nil {
 			return err
 		}

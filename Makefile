@@ -1,0 +1,46 @@
+# "make help" explains each target. All of them need Go and nothing else; "make
+# test" also brings Debian packages where it may.
+
+export CGO_ENABLED := 0
+PREFIX ?= /usr/local
+BUILD  := go build -trimpath -ldflags='-s -w'
+TOOL   := go tool -modfile=.ci/tools.mod
+.DEFAULT_GOAL := build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+build: ## bin/wherry, one static binary
+	$(BUILD) -o bin/wherry ./cmd/wherry
+
+demo: build ## the whole main job on examples/: build for two platforms, push, pull, save, load
+	go run ./e2e/demo bin/wherry
+
+test: ## all tests; Debian packages they lack are installed by apt where that is possible
+	@.ci/packages
+	go test -timeout 20m $$(go list ./... | grep -v '/e2e$$')
+	go -C e2e test -timeout 40m .
+
+lint: ## the linters, at the versions pinned in .ci/tools.mod
+	$(TOOL) golangci-lint run ./...
+	@unformatted=$$($(TOOL) gofumpt -l .) && test -z "$$unformatted" || { echo "not gofumpt-ed: $$unformatted"; exit 1; }
+
+fuzz: ## every fuzz target for FUZZTIME (30s each)
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-30s} $$package || exit 1; \
+		done; done
+
+bench: build ## speed beside the peers that are installed: medians and ratios
+	go run ./e2e/bench bin/wherry
+
+cross: ## dist/: the binaries for other systems
+	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/wherry-linux-amd64 ./cmd/wherry
+	GOOS=linux GOARCH=arm64 $(BUILD) -o dist/wherry-linux-arm64 ./cmd/wherry
+	GOOS=darwin GOARCH=arm64 $(BUILD) -o dist/wherry-darwin-arm64 ./cmd/wherry
+	GOOS=windows GOARCH=amd64 $(BUILD) -o dist/wherry-windows-amd64.exe ./cmd/wherry
+
+install: build ## bin/wherry into PREFIX/bin (PREFIX=/usr/local)
+	install -D -m 755 bin/wherry $(DESTDIR)$(PREFIX)/bin/wherry
+
+.PHONY: help build demo test lint fuzz bench cross install
