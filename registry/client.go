@@ -1,7 +1,10 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -37,11 +40,88 @@ type Config struct {
 // of connections for each host it has spoken to.
 type Client struct {
 	config Config
+	limits limits
+	hosts  hostTable
+	logins sync.Map // of loginKey to *authorizer
+	told   sync.Map // of registry names whose fallback has been noticed
+	open   pools    // for addresses that are no registries
 }
 
 // New returns a client that works as c says. Nothing is read or dialled yet.
 func New(c Config) *Client {
-	return &Client{config: c}
+	return &Client{config: c, limits: defaultLimits()}
+}
+
+// loginKey: credentials may differ between the repositories of one host.
+type loginKey struct {
+	to   *endpoint
+	repo string
+}
+
+// session for ref's repository on one of its endpoints.
+func (c *Client) session(to *endpoint, ref reference.Named, action string) *session {
+	repo := reference.Path(ref)
+	return &session{
+		to: to, repo: repo, ref: reference.FamiliarString(ref), action: action,
+		auth: c.authorizer(to, repo), agent: c.agent(), limits: c.limits, tries: c.limits.tries,
+	}
+}
+
+// authorizer keeps tokens across the sessions of a repository.
+func (c *Client) authorizer(to *endpoint, repo string) *authorizer {
+	key := loginKey{to, repo}
+	if a, ok := c.logins.Load(key); ok {
+		return a.(*authorizer)
+	}
+	a, _ := c.logins.LoadOrStore(key, &authorizer{
+		to: to, agent: c.agent(), limits: c.limits,
+		login: sync.OnceValues(func() (authn.AuthConfig, error) { return c.login(to, repo) }),
+	})
+	return a.(*authorizer)
+}
+
+// login asks the keychain, under the name that people log in to.
+func (c *Client) login(to *endpoint, repo string) (authn.AuthConfig, error) {
+	if c.config.Keychain == nil {
+		return authn.AuthConfig{}, nil
+	}
+	found, err := c.config.Keychain.Resolve(resource{to.account(), repo})
+	if err != nil {
+		return authn.AuthConfig{}, err
+	}
+	login, err := found.Authorization()
+	if err != nil || login == nil {
+		return authn.AuthConfig{}, err
+	}
+	return *login, nil
+}
+
+// resource is what a keychain is asked for.
+type resource struct{ host, repo string }
+
+// String implements [authn.Resource].
+func (r resource) String() string { return r.RegistryStr() + "/" + r.repo }
+
+// RegistryStr implements [authn.Resource]. ggcr and its keychains spell Docker
+// Hub as below.
+func (r resource) RegistryStr() string {
+	if r.host == dockerHub {
+		return "index.docker.io"
+	}
+	return r.host
+}
+
+func (c *Client) agent() string {
+	return cmp.Or(c.config.UserAgent, "wherry")
+}
+
+// anonymous is a session with a server that is no registry.
+func (c *Client) anonymous(scheme, host string) *session {
+	to := &endpoint{name: host, host: host, scheme: scheme, base: c.open.shared(c.limits)}
+	return &session{
+		to: to, agent: c.agent(), limits: c.limits, tries: c.limits.tries,
+		auth: &authorizer{to: to, login: func() (authn.AuthConfig, error) { return authn.AuthConfig{}, nil }},
+	}
 }
 
 // Push sends src and everything reachable from it to ref.
@@ -49,12 +129,4 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	return errNotYet
 }
 
-// Tags lists the tags of repo.
-func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, error) {
-	return nil, errNotYet
-}
-
-// CheckLogin asks host whether it accepts auth.
-func (c *Client) CheckLogin(ctx context.Context, host string, auth authn.AuthConfig) error {
-	return errNotYet
-}
+var errNotYet = errors.New("x")

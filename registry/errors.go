@@ -10,51 +10,52 @@ import (
 
 // NotFoundError says that a registry does not have what a reference names.
 type NotFoundError struct {
-	Ref string // as a person would type it: "alpine:3.20"
+	Ref string // as a person would type it: "alpine:3.20", "registry.corp/app@sha256:…"
 }
 
-func (e *NotFoundError) Error() string { return fmt.Sprintf("%q is not in the registry", e.Ref) }
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("%q not found in the registry", e.Ref)
+}
 
 // UnauthorizedError says that a registry refused access: nobody is logged in,
-// the credentials are wrong, or they do not allow what was asked for.
+// the credentials are wrong, or they do not allow what was asked for. Some
+// registries, Docker Hub among them, answer so for repositories that do not exist.
 type UnauthorizedError struct {
-	Host            string // the name credentials are kept under: "docker.io", "registry.corp:5000"
+	Host            string // what to log in to: "docker.io", "registry.corp:5000"
 	Ref             string // what access was asked for; empty for a login
 	CredentialsSent bool   // whether any credentials were sent
 	Message         string // what the registry said, bounded and printable; may be empty
 }
 
 func (e *UnauthorizedError) Error() string {
-	var b strings.Builder
+	var s string
 	switch {
 	case e.Ref != "":
-		fmt.Fprintf(&b, "registry %s refuses access to %q", e.Host, e.Ref)
+		s = fmt.Sprintf("registry %s denies access to %q", e.Host, e.Ref)
 	case e.CredentialsSent:
-		fmt.Fprintf(&b, "registry %s refuses the credentials", e.Host)
+		s = fmt.Sprintf("registry %s does not accept the credentials", e.Host)
 	default:
-		fmt.Fprintf(&b, "registry %s asks for credentials", e.Host)
+		s = fmt.Sprintf("registry %s asks for credentials", e.Host)
 	}
-	if e.Message != "" {
-		b.WriteString(": " + e.Message)
-	}
-	return b.String()
+	return withMessage(s, e.Message)
 }
 
-// UnreachableError says that no connection to a registry came about.
+// UnreachableError says that no connection to a registry came about, or that it
+// broke again and again.
 type UnreachableError struct {
 	Host string
 	Err  error
 }
 
 func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("registry %s is unreachable: %v", e.Host, e.Err)
+	return fmt.Sprintf("registry %s is unreachable: %s", e.Host, networkReason(e.Err))
 }
 
 // Unwrap returns the network error.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// TLSError says that a registry's certificate was not accepted, or that it does
-// not speak TLS at all.
+// TLSError says that a registry's certificate was not accepted, that it did not
+// accept ours, or that it does not speak TLS at all.
 type TLSError struct {
 	Host  string
 	Plain bool // the host answered in plain HTTP
@@ -62,7 +63,10 @@ type TLSError struct {
 }
 
 func (e *TLSError) Error() string {
-	return fmt.Sprintf("registry %s cannot be trusted: %v", e.Host, e.Err)
+	if e.Plain {
+		return fmt.Sprintf("registry %s answers in plain HTTP, not TLS", e.Host)
+	}
+	return fmt.Sprintf("no trusted connection to registry %s: %s", e.Host, tlsReason(e.Err))
 }
 
 // Unwrap returns the error of the handshake.
@@ -77,14 +81,11 @@ type RateLimitError struct {
 }
 
 func (e *RateLimitError) Error() string {
-	s := fmt.Sprintf("registry %s limits the rate of requests", e.Host)
+	s := fmt.Sprintf("registry %s allows no more requests for now", e.Host)
 	if e.RetryAfter > 0 {
-		s += fmt.Sprintf(" (retry after %s)", e.RetryAfter)
+		s += fmt.Sprintf(" (retry after %s)", e.RetryAfter.Round(time.Second))
 	}
-	if e.Message != "" {
-		s += ": " + e.Message
-	}
-	return s
+	return withMessage(s, e.Message)
 }
 
 // DigestError says that a registry sent other bytes than the digest names.
@@ -94,7 +95,18 @@ type DigestError struct {
 }
 
 func (e *DigestError) Error() string {
-	return fmt.Sprintf("registry %s sent wrong bytes for %s: they are %s", e.Host, e.Want, e.Got)
+	return fmt.Sprintf("registry %s sent wrong bytes for %s: their digest is %s", e.Host, e.Want, e.Got)
+}
+
+// FormatError says that what a registry sent is no manifest or index that can be
+// used.
+type FormatError struct {
+	Ref string
+	Why string
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("manifest of %q: %s", e.Ref, e.Why)
 }
 
 // StatusError is any other refusal of a registry.
@@ -105,9 +117,13 @@ type StatusError struct {
 }
 
 func (e *StatusError) Error() string {
-	s := fmt.Sprintf("registry %s answers with status %d", e.Host, e.Status)
-	if e.Message != "" {
-		s += ": " + e.Message
+	return withMessage(fmt.Sprintf("registry %s answers with status %d", e.Host, e.Status), e.Message)
+}
+
+// withMessage adds what a registry said.
+func withMessage(s, message string) string {
+	if message == "" {
+		return s
 	}
-	return s
+	return s + ": " + strings.TrimSuffix(message, ".")
 }

@@ -1,0 +1,239 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// blobReader reads one blob and connects anew where a connection breaks. Blobs
+// are named by their digest, so that no ETag has to tell whether the rest still
+// belongs to the beginning.
+type blobReader struct {
+	connect func(offset int64) (io.ReadCloser, error)
+	wait    func(try int) error
+	tries   int // without progress, at most
+	size    int64
+	digest  v1.Hash
+
+	body   io.ReadCloser
+	offset int64
+	mark   int64 // the offset of the last break that counted as progress
+	failed int   // tries since then
+}
+
+// progress is what has to come between two breaks of a connection so that they
+// are not counted together: a registry that breaks after every byte ends too.
+const progress = 1 << 20
+
+// openBlob connects before it returns, so that what is missing or forbidden is
+// known at once.
+func openBlob(ctx context.Context, i *Image, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	limits := i.client.limits
+	r := &blobReader{
+		connect: func(offset int64) (io.ReadCloser, error) { return i.connect(ctx, d, offset) },
+		wait: func(try int) error {
+			pause, _ := limits.pause(try, 0)
+			return sleep(ctx, pause)
+		},
+		tries: limits.tries, size: d.Size, digest: d.Digest, offset: offset, mark: offset,
+	}
+	if offset == d.Size {
+		return r, nil
+	}
+	body, err := r.connect(offset)
+	if err != nil {
+		return nil, err
+	}
+	r.body = body
+	return r, nil
+}
+
+// Read implements [io.Reader].
+func (r *blobReader) Read(p []byte) (int, error) {
+	for {
+		if r.offset >= r.size {
+			return 0, io.EOF
+		}
+		if r.body == nil {
+			if err := r.reconnect(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := r.body.Read(p[:min(int64(len(p)), r.size-r.offset)])
+		r.offset += int64(n)
+		if err == nil || r.offset == r.size {
+			return n, nil
+		}
+		if err := r.broken(err); err != nil {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// broken decides whether a connection that ended with err is made anew.
+func (r *blobReader) broken(err error) error {
+	_ = r.body.Close() // it is broken already
+	r.body = nil
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if r.offset-r.mark >= progress {
+		r.mark, r.failed = r.offset, 0
+	}
+	if r.failed++; r.failed >= r.tries || !isTransient(err) {
+		return r.fail(err)
+	}
+	return nil
+}
+
+// reconnect until a connection stands or no try is left.
+func (r *blobReader) reconnect() error {
+	for {
+		if err := r.wait(max(r.failed, 1)); err != nil {
+			return err
+		}
+		body, err := r.connect(r.offset)
+		if err == nil {
+			r.body = body
+			return nil
+		}
+		// A host that was there a moment ago may be so again: here a refused
+		// connection is worth another try.
+		var unreachable *UnreachableError
+		if r.failed++; r.failed >= r.tries || !errors.As(err, &unreachable) {
+			return r.fail(err)
+		}
+	}
+}
+
+func (r *blobReader) fail(err error) error {
+	return fmt.Errorf("reading %s broke off at byte %d of %d: %w", r.digest, r.offset, r.size, err)
+}
+
+// Close implements [io.Closer].
+func (r *blobReader) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	return r.body.Close()
+}
+
+// connect asks each host for d from offset on, then the places that a foreign
+// layer names itself.
+func (i *Image) connect(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	var failures []error
+	for n, host := range i.hosts {
+		s := i.client.session(host, i.ref, "pull")
+		if n < len(i.hosts)-1 {
+			s.tries = 1
+		}
+		body, err := s.blob(ctx, d, offset)
+		if err == nil {
+			return body, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		failures = append(failures, err)
+	}
+	for _, u := range d.URLs {
+		if body, err := i.client.foreign(ctx, u, d, offset); err == nil {
+			return body, nil
+		}
+	}
+	err := worst(failures)
+	var missing *NotFoundError
+	if errors.As(err, &missing) {
+		return nil, &NotFoundError{Ref: i.ref.Name() + "@" + d.Digest.String()}
+	}
+	return nil, err
+}
+
+// blob asks s's host for d from offset on.
+func (s *session) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	kind, header := "/blobs/", http.Header{}
+	if isManifest(d.MediaType) {
+		kind = "/manifests/"
+		header["Accept"] = []string{acceptable(), string(d.MediaType)}
+	}
+	if offset > 0 {
+		header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+	}
+	resp, err := s.get(ctx, s.repo+kind+d.Digest.String(), header)
+	if err != nil {
+		return nil, err
+	}
+	return s.from(resp, offset)
+}
+
+// from gives the body of resp from offset on: servers may ignore a range.
+func (s *session) from(resp *http.Response, offset int64) (io.ReadCloser, error) {
+	if err := skipTo(resp, offset); err != nil {
+		_ = resp.Body.Close() // nothing of it is used
+		return nil, s.fault(err)
+	}
+	return faultReader{resp.Body, s}, nil
+}
+
+func skipTo(resp *http.Response, offset int64) error {
+	if resp.StatusCode == http.StatusPartialContent {
+		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
+			return fmt.Errorf("asked for bytes from %d on, got %q", offset, bounded(resp.Header.Get("Content-Range")))
+		}
+		return nil
+	}
+	_, err := io.CopyN(io.Discard, resp.Body, offset)
+	return err
+}
+
+// faultReader names the host in what goes wrong while a body is read.
+type faultReader struct {
+	io.ReadCloser
+	s *session
+}
+
+// Read implements [io.Reader].
+func (r faultReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = r.s.fault(err)
+	}
+	return n, err
+}
+
+// foreign fetches a layer that is not in the registry from an address that its
+// descriptor names. It goes there without credentials; the digest tells whether
+// the right thing came.
+func (c *Client) foreign(ctx context.Context, address string, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, fmt.Errorf("layer %s is at %q, which cannot be read", d.Digest, bounded(address))
+	}
+	s := c.anonymous(u.Scheme, u.Host)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	if offset > 0 {
+		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+	}
+	resp, err := s.client().Do(req)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, s.refused(resp)
+	}
+	return s.from(resp, offset)
+}

@@ -1,0 +1,213 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// fault turns an error of s's requests into one of this package's types.
+func (s *session) fault(err error) error {
+	var (
+		denied  *UnauthorizedError
+		missing *NotFoundError
+		status  *transport.Error
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &denied):
+		if denied.Ref == "" {
+			denied.Ref = s.ref
+		}
+		return denied
+	case errors.As(err, &missing):
+		return missing
+	case errors.As(err, &status):
+		return s.refusal(status.StatusCode, nil, diagnostics(status))
+	}
+	return s.to.fault(err)
+}
+
+// refused reads what a registry has against a request, and closes the answer.
+func (s *session) refused(resp *http.Response) error {
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxError)) // the status alone says enough
+	return s.refusal(resp.StatusCode, resp.Header, bodyMessage(body))
+}
+
+// refusal is the error for a status of HTTP.
+func (s *session) refusal(status int, h http.Header, message string) error {
+	if status == http.StatusNotFound {
+		return &NotFoundError{Ref: s.ref}
+	}
+	err := s.to.refusal(status, h, message, s.auth.sentCredentials())
+	var denied *UnauthorizedError
+	if errors.As(err, &denied) {
+		denied.Ref = s.ref
+	}
+	return err
+}
+
+// refusal is the error for any status but "not found".
+func (e *endpoint) refusal(status int, h http.Header, message string, sent bool) error {
+	message = bounded(message)
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return &UnauthorizedError{Host: e.account(), CredentialsSent: sent, Message: message}
+	case http.StatusTooManyRequests:
+		return &RateLimitError{Host: e.host, RetryAfter: retryAfter(h, time.Now()), Message: message}
+	}
+	return &StatusError{Host: e.host, Status: status, Message: message}
+}
+
+// fault names the host in an error that came from the network, once.
+func (e *endpoint) fault(err error) error {
+	var (
+		unreachable *UnreachableError
+		untrusted   *TLSError
+		net         net.Error
+	)
+	switch {
+	case errors.Is(err, context.Canceled) && !errors.Is(err, errStalled),
+		errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &net):
+		return err
+	case errors.As(err, &unreachable), errors.As(err, &untrusted):
+		return err
+	case isTLS(err):
+		return &TLSError{Host: e.host, Plain: errors.Is(err, http.ErrSchemeMismatch), Err: err}
+	case errors.As(err, &net), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
+		return &UnreachableError{Host: e.host, Err: err}
+	}
+	return err
+}
+
+func isTLS(err error) bool {
+	var (
+		verification *tls.CertificateVerificationError
+		record       tls.RecordHeaderError
+		alert        tls.AlertError
+		unknown      x509.UnknownAuthorityError
+		name         x509.HostnameError
+		invalid      x509.CertificateInvalidError
+	)
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &verification) || errors.As(err, &record) ||
+		errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid)
+}
+
+// tlsReason is the innermost thing the TLS library says.
+func tlsReason(err error) string {
+	var (
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		alert   tls.AlertError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return "its certificate is signed by an unknown authority"
+	case errors.As(err, &name):
+		return bounded(name.Error())
+	case errors.As(err, &invalid):
+		return bounded(invalid.Error())
+	case errors.As(err, &alert):
+		return "it ended the handshake: " + alert.Error()
+	}
+	return bounded(innermost(err).Error())
+}
+
+// networkReason is the shortest true reason in the layers of a network error.
+func networkReason(err error) string {
+	var (
+		errno   syscall.Errno
+		dns     *net.DNSError
+		timeout net.Error
+	)
+	switch {
+	case errors.Is(err, errStalled):
+		return errStalled.Error()
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timed out"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection broke"
+	}
+	return bounded(innermost(err).Error())
+}
+
+func innermost(err error) error {
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err
+}
+
+// bodyMessage is what a registry says in the errors of its answer, or nothing:
+// pages of HTML help nobody.
+func bodyMessage(body []byte) string {
+	var said struct {
+		Errors []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+		Details string `json:"details"` // token servers
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(body, &said) != nil {
+		return ""
+	}
+	for _, e := range said.Errors {
+		if e.Message != "" {
+			return e.Message
+		}
+		if e.Code != "" {
+			return e.Code
+		}
+	}
+	if said.Details != "" {
+		return said.Details
+	}
+	return said.Message
+}
+
+func diagnostics(e *transport.Error) string {
+	for _, d := range e.Errors {
+		if d.Message != "" {
+			return d.Message
+		}
+		return string(d.Code)
+	}
+	return ""
+}
+
+// bounded makes foreign text fit for a terminal: short, one line, nothing but
+// printable characters.
+func bounded(s string) string {
+	if len(s) > maxMessage {
+		s = s[:maxMessage] + "…"
+	}
+	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)), " ")
+}

@@ -1,0 +1,78 @@
+package registry
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// limits bound how long and how often a registry is asked, and how much of what
+// it sends is read.
+type limits struct {
+	dial     time.Duration // until a connection stands, and again until TLS does
+	answer   time.Duration // until the answer to an upload begins
+	stall    time.Duration // in which at least stallBytes of an answer have to come
+	tries    int           // of one request, and of a blob without progress
+	backoff  time.Duration // before the second try; doubles with each one
+	patience time.Duration // the longest wait for a registry that says when to come back
+}
+
+func defaultLimits() limits {
+	return limits{
+		dial:     10 * time.Second,
+		answer:   5 * time.Minute,
+		stall:    60 * time.Second,
+		tries:    5,
+		backoff:  500 * time.Millisecond,
+		patience: 60 * time.Second,
+	}
+}
+
+const (
+	// stallBytes is the least that counts as progress: a registry that sends a
+	// byte a second has stalled.
+	stallBytes = 4 << 10
+
+	// maxManifest is the size that the distribution specification wants
+	// registries to accept at least; none are known that take more.
+	maxManifest = 4 << 20
+
+	// maxError bounds the body of an error, and maxMessage what is shown of it.
+	maxError   = 64 << 10
+	maxMessage = 256
+
+	// maxToken bounds the answer of a token server, maxTagPage one page of tags,
+	// and maxTagPages and maxTags all of them.
+	maxToken    = 1 << 20
+	maxTagPage  = 16 << 20
+	maxTagPages = 10_000
+	maxTags     = 5_000_000
+
+	// parallel is how many blobs of a push travel at once.
+	parallel = 4
+)
+
+// pause before try number n+1. A registry's word counts more than ours; ok is
+// false where it asks for more patience than there is.
+func (l limits) pause(n int, retryAfter time.Duration) (d time.Duration, ok bool) {
+	if retryAfter > l.patience {
+		return 0, false
+	}
+	d = l.backoff << (n - 1)
+	d += time.Duration(rand.Int64N(int64(d)/2 + 1)) // so that parallel requests spread
+	return max(min(d, l.patience), retryAfter), true
+}
+
+// retryAfter reads the header of that name: seconds or a date (RFC 9110, 10.2.3).
+// It is 0 where there is none.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil && t.After(now) {
+		return t.Sub(now)
+	}
+	return 0
+}
