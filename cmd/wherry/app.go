@@ -19,6 +19,17 @@ const program = "wherry"
 func commands(e *env) []*cli.Command {
 	return []*cli.Command{
 		newBuildCommand(e),
+		newPullCommand(e),
+		newPushCommand(e),
+		newTagCommand(e),
+		newImagesCommand(e),
+		newRmiCommand(e),
+		newInspectCommand(e),
+		newHistoryCommand(e),
+		newSaveCommand(e),
+		newLoadCommand(e),
+		newLoginCommand(e),
+		newLogoutCommand(e),
 		newVersionCommand(e),
 	}
 }
@@ -28,6 +39,15 @@ func groups(e *env) []*cli.Command {
 	return []*cli.Command{
 		group("image", "Manage images",
 			newBuildCommand(e),
+			newHistoryCommand(e),
+			newInspectCommand(e),
+			newLoadCommand(e),
+			renamed(newImagesCommand(e), "ls", "list"),
+			newPullCommand(e),
+			newPushCommand(e),
+			renamed(newRmiCommand(e), "rm", "remove"),
+			newSaveCommand(e),
+			newTagCommand(e),
 		),
 		group("builder", "Manage builds", newBuildCommand(e)),
 		group("buildx", "Build with BuildKit", newBuildCommand(e)),
@@ -38,6 +58,10 @@ func group(name, usage string, members ...*cli.Command) *cli.Command {
 	return &cli.Command{Name: name, Usage: usage, ArgsUsage: "COMMAND", Subcommands: members}
 }
 
+func renamed(c *cli.Command, name string, aliases ...string) *cli.Command {
+	c.Name, c.Aliases = name, aliases
+	return c
+}
 
 // newApp returns the whole command tree. It does nothing but dispatch: what a
 // command line means is settled by parseArgs before, what an error means by

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
 )
 
 // commandLine is a command line understood: which command, and the same words in
@@ -207,10 +207,10 @@ func emit(into *[]string, f cli.Flag, value string, given bool) {
 
 // nearest returns the name of the command that word most likely stands for, or "".
 func nearest(word string, commands []*cli.Command) string {
-	best, score := "", 0.6
+	best, score := "", 0.8
 	for _, c := range commands {
 		for _, name := range c.Names() {
-			if s := levenshtein.Match(word, name, nil); s > score {
+			if s := smetrics.JaroWinkler(word, name, 0.7, 4); s > score {
 				best, score = name, s
 			}
 		}

@@ -7,9 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"sync"
 	"unicode"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/term"
+
+	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/registry"
 )
 
 // env is everything a command may touch outside of its options. Environment
@@ -21,11 +27,15 @@ type env struct {
 	Stderr io.Writer
 
 	StdinTTY, StdoutTTY, StderrTTY bool
-	ReadPassword                   func() ([]byte, error) // from the terminal, without echo
+	ReadPassword                   func() ([]byte, error)  // from the terminal, without echo
+	KeepTerminal                   func() (restore func()) // remembers how the terminal is set
 	Getenv                         func(string) string
 
 	StoreDir  string // --store; empty: the default
 	ConfigDir string // --config; empty: the default
+
+	mu  sync.Mutex
+	out io.Writer // where say writes; nil: Stderr
 }
 
 // newEnv is the environment of the real process.
@@ -38,8 +48,34 @@ func newEnv() *env {
 		StdoutTTY:    term.IsTerminal(int(os.Stdout.Fd())),
 		StderrTTY:    term.IsTerminal(int(os.Stderr.Fd())),
 		ReadPassword: func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
-		Getenv:       os.Getenv,
+		KeepTerminal: func() func() {
+			fd := int(os.Stdin.Fd())
+			state, err := term.GetState(fd)
+			if err != nil {
+				return func() {}
+			}
+			return func() { _ = term.Restore(fd, state) }
+		},
+		Getenv: os.Getenv,
 	}
+}
+
+// say tells the person something on stderr, above the progress bars.
+func (e *env) say(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	w := e.out
+	if w == nil {
+		w = e.Stderr
+	}
+	fmt.Fprintf(w, format+"\n", args...)
+}
+
+// sayThrough has say write to w: whoever draws bars keeps the lines apart.
+func (e *env) sayThrough(w io.Writer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.out = w
 }
 
 // flush writes Out to stdout.
@@ -76,6 +112,76 @@ func (e *env) storeDir() (string, error) {
 		data = filepath.Join(home, ".local", "share")
 	}
 	return filepath.Join(data, "wherry", "store"), nil
+}
+
+func (e *env) openStore() (*layout.Store, error) {
+	dir, err := e.storeDir()
+	if err != nil {
+		return nil, err
+	}
+	return layout.Open(dir, layout.WithNotice(func(msg string) { e.say("%s", printable(msg)) }))
+}
+
+// registryClient returns a client with the user's credentials and hosts;
+// progress is told of uploads and may be nil.
+func (e *env) registryClient(progress func(v1.Descriptor, int64)) (*registry.Client, error) {
+	stored, err := e.credentials()
+	if err != nil {
+		return nil, err
+	}
+	return registry.New(registry.Config{
+		Keychain:  stored,
+		HostsDirs: e.hostsDirs(),
+		UserAgent: userAgent(),
+		Notice:    func(msg string) { e.say("%s", printable(msg)) },
+		Progress:  progress,
+	}), nil
+}
+
+// credentials reads docker's configuration, and podman's beside it.
+func (e *env) credentials() (*registry.Credentials, error) {
+	var podman []string
+	for _, file := range []string{
+		e.Getenv("REGISTRY_AUTH_FILE"),
+		joinIf(e.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json"),
+		joinIf(e.userConfigDir(), "containers", "auth.json"),
+	} {
+		if file != "" {
+			podman = append(podman, file)
+		}
+	}
+	return registry.LoadCredentials(e.dockerConfigDir(), podman...)
+}
+
+func (e *env) dockerConfigDir() string {
+	home, _ := os.UserHomeDir() // without one there is no configuration
+	return firstOf(e.ConfigDir, e.Getenv("DOCKER_CONFIG"), joinIf(home, ".docker"))
+}
+
+func (e *env) userConfigDir() string {
+	home, _ := os.UserHomeDir()
+	return firstOf(e.Getenv("XDG_CONFIG_HOME"), joinIf(home, ".config"))
+}
+
+// hostsDirs are the certs.d folders that say how registries are reached: the
+// user's own before the machine's, and wherry's before those of others.
+func (e *env) hostsDirs() []string {
+	dirs := []string{
+		joinIf(e.userConfigDir(), "wherry", "certs.d"),
+		joinIf(e.dockerConfigDir(), "certs.d"),
+		"/etc/wherry/certs.d",
+		"/etc/containerd/certs.d",
+		"/etc/docker/certs.d",
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return dir == "" })
+}
+
+// joinIf is filepath.Join below a folder that may not be known.
+func joinIf(dir string, rest ...string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(append([]string{dir}, rest...)...)
 }
 
 func firstOf(list ...string) string {

@@ -5,8 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"slices"
 	"strings"
+	"syscall"
 	"unicode"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/platform"
+	"github.com/wherry-oci/wherry/registry"
 )
 
 // The program's exit codes.
@@ -48,10 +58,37 @@ func withHint(err error, format string, args ...any) error {
 	return &hintedError{err: err, hint: fmt.Sprintf(format, args...)}
 }
 
+// exitWith ends this process with the code of the one that ran the command for it
+// and has said all there is to say.
+type exitWith int
+
+func (e exitWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// concernedError knows what the command was about, for the hint; its text is
+// that of the error within, which names the thing itself.
+type concernedError struct {
+	command, operand string
+	err              error
+}
+
+func (e *concernedError) Error() string { return e.err.Error() }
+func (e *concernedError) Unwrap() error { return e.err }
+
+// concerning marks err as one of this command about this operand.
+func concerning(command, operand string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &concernedError{command: command, operand: operand, err: err}
+}
+
 // report prints err, where there is one, and returns the exit code it stands for.
 func report(ctx context.Context, w io.Writer, err error) int {
 	if err == nil {
 		return exitDone
+	}
+	if e, ok := errors.AsType[exitWith](err); ok {
+		return int(e)
 	}
 	if ctx.Err() != nil {
 		fmt.Fprintln(w, program+": interrupted")
@@ -68,7 +105,7 @@ func report(ctx context.Context, w io.Writer, err error) int {
 // describe is the one place that turns errors into words, a command to type and
 // an exit code.
 func describe(err error) (text, hint string, code int) {
-	text, code = err.Error(), exitFailed
+	text = err.Error()
 	if e, ok := errors.AsType[*usageError](err); ok {
 		return text, fmt.Sprintf("run '%s --help'", e.command), exitUsage
 	}
@@ -78,13 +115,111 @@ func describe(err error) (text, hint string, code int) {
 		}
 		return text, e.parent + " " + e.near, exitUsage
 	}
-	if _, ok := errors.AsType[*badFormatError](err); ok {
-		return text, "", exitUsage
+	if e, ok := errors.AsType[*badFormatError](err); ok {
+		if len(e.fields) > 0 {
+			hint = "there are the fields ." + strings.Join(e.fields, " .")
+		}
+		return text, hint, exitUsage
 	}
 	if e, ok := errors.AsType[*hintedError](err); ok {
-		return text, e.hint, code
+		return text, e.hint, exitFailed
 	}
-	return text, "", code
+	about, ok := errors.AsType[*concernedError](err)
+	if !ok {
+		about = &concernedError{}
+	}
+	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
+		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
+	}
+	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err), about.systemHint(err)), exitFailed
+}
+
+// platformHint is the same command with a platform that there is.
+func (c *concernedError) platformHint(e *platform.NoMatchError) string {
+	switch {
+	case c.command == "load" || len(e.Have) == 0:
+		return ""
+	case c.command == "pull":
+		return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
+	}
+	return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Want), c.operand)
+}
+
+// storeHint helps where the store does not have what was asked for.
+func (c *concernedError) storeHint(err error) string {
+	if e, ok := errors.AsType[*layout.AmbiguousError](err); ok && len(e.IDs) > 0 {
+		return fmt.Sprintf("%s %s %s", program, c.command, unambiguous(e.IDs))
+	}
+	if e, ok := errors.AsType[*layout.InUseError](err); ok {
+		if !e.Part {
+			return fmt.Sprintf("%s rmi -f %s", program, e.Ref)
+		}
+		return fmt.Sprintf("%s rmi %s", program, familiarString(firstOf(e.Names...)))
+	}
+	_, missing := errors.AsType[*layout.MissingError](err)
+	_, unknown := errors.AsType[*layout.NotFoundError](err)
+	if !missing && !unknown {
+		return ""
+	}
+	if ref, err := registry.ParseReference(c.operand); err == nil && !isHex(c.operand) && c.command != "rmi" && c.command != "push" {
+		return fmt.Sprintf("%s pull %s", program, reference.FamiliarString(ref))
+	}
+	return program + " images"
+}
+
+// unambiguous is the shortest prefix of the first ID, of at least twelve digits,
+// that none of the others has.
+func unambiguous(ids []v1.Hash) string {
+	first := ids[0].Hex
+	for n := 12; n < len(first); n++ {
+		if !slices.ContainsFunc(ids[1:], func(h v1.Hash) bool { return strings.HasPrefix(h.Hex, first[:n]) }) {
+			return first[:n]
+		}
+	}
+	return ids[0].String()
+}
+
+func isHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdef") == "" || strings.HasPrefix(s, "sha256:")
+}
+
+// registryHint helps with what a registry says, or where none answers.
+func (c *concernedError) registryHint(err error) string {
+	if e, ok := errors.AsType[*registry.UnauthorizedError](err); ok {
+		if c.command == "login" {
+			return ""
+		}
+		return loginCommand(e.Host)
+	}
+	if e, ok := errors.AsType[*registry.RateLimitError](err); ok {
+		return loginCommand(e.Host)
+	}
+	if e, ok := errors.AsType[*registry.TLSError](err); ok {
+		dir := "~/.config/wherry/certs.d/" + e.Host
+		if e.Plain {
+			return fmt.Sprintf("mkdir -p %s && echo 'server = \"http://%s\"' > %s/hosts.toml", dir, e.Host, dir)
+		}
+		return fmt.Sprintf("mkdir -p %s && cp THE-REGISTRYS-CA.crt %s/ca.crt", dir, dir)
+	}
+	return ""
+}
+
+func loginCommand(host string) string {
+	if host == dockerHub {
+		return program + " login"
+	}
+	return program + " login " + host
+}
+
+// systemHint helps where the machine refuses.
+func (c *concernedError) systemHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Sprintf("remove images (%s rmi IMAGE), or keep them on another disk (%[1]s --store DIR ...)", program)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("use a store of your own: %s --store DIR ...", program)
+	}
+	return ""
 }
 
 // printable makes what a server or an archive sent harmless to a terminal:

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -12,14 +14,24 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func formatFlag(into *string) cli.Flag {
+func formatFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "format", Destination: into,
+		Name: "format",
 		Usage: "Format output using a custom template:\n" +
 			"'table':            Print output in table format with column headers (default)\n" +
 			"'table TEMPLATE':   Print output in table format using the given Go template\n" +
 			"'json':             Print in JSON format\n" +
 			"'TEMPLATE':         Print output using the given Go template",
+	}
+}
+
+func quietFlag(usage string) cli.Flag {
+	return &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: usage}
+}
+
+func platformsFlag(usage string) cli.Flag {
+	return &cli.StringSliceFlag{
+		Name: "platform", Usage: usage + "\n(a comma-separated list of \"os[/arch[/variant]]\", as \"linux/amd64,linux/arm64\")",
 	}
 }
 
@@ -47,7 +59,12 @@ func (l listing) text() (text string, table bool) {
 	return l.Table, true
 }
 
-// write prints one line per row.
+// fields are the names a template may use.
+func (l listing) fields() []string {
+	return slices.Sorted(maps.Keys(l.Header))
+}
+
+// writeList prints one line per row.
 func writeList[T any](w io.Writer, l listing, rows []T) error {
 	text, table := l.text()
 	t, err := parseTemplate(text)
@@ -57,7 +74,7 @@ func writeList[T any](w io.Writer, l listing, rows []T) error {
 	var b bytes.Buffer
 	for _, row := range rows {
 		if err := t.Execute(&b, row); err != nil {
-			return templateError(err)
+			return &badFormatError{err: err, fields: l.fields()}
 		}
 		b.WriteByte('\n')
 	}
@@ -67,7 +84,7 @@ func writeList[T any](w io.Writer, l listing, rows []T) error {
 	}
 	tw := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
 	if err := t.Funcs(templates.HeaderFunctions).Execute(tw, l.Header); err != nil {
-		return templateError(err)
+		return &badFormatError{err: err, fields: l.fields()}
 	}
 	fmt.Fprintln(tw)
 	if _, err := b.WriteTo(tw); err != nil {
@@ -97,7 +114,7 @@ func writeTemplate(w io.Writer, format, standard string, value any) error {
 		err = t.Execute(tw, value)
 	}
 	if err != nil {
-		return templateError(err)
+		return &badFormatError{err: err}
 	}
 	fmt.Fprintln(tw)
 	return tw.Flush()
@@ -106,17 +123,16 @@ func writeTemplate(w io.Writer, format, standard string, value any) error {
 func parseTemplate(text string) (*template.Template, error) {
 	t, err := templates.New("--format").Parse(text)
 	if err != nil {
-		return nil, templateError(err)
+		return nil, &badFormatError{err: err}
 	}
 	return t, nil
 }
 
-func templateError(err error) error {
-	return &badFormatError{err}
-}
-
 // badFormatError is a --format that is no template, or names what there is not.
-type badFormatError struct{ err error }
+type badFormatError struct {
+	err    error
+	fields []string // what there is, where it is known
+}
 
 func (e *badFormatError) Error() string { return e.err.Error() }
 func (e *badFormatError) Unwrap() error { return e.err }

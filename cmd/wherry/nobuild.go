@@ -23,3 +23,6 @@ func newBuildCommand(*env) *cli.Command {
 		},
 	}
 }
+
+// hintForBuild is the command that helps where a build failed: there is no build here.
+func hintForBuild(error) string { return "" }

@@ -23,16 +23,19 @@ type versionOptions struct {
 }
 
 func newVersionCommand(e *env) *cli.Command {
-	var o versionOptions
 	return &cli.Command{
 		Name:  "version",
 		Usage: "Show the version of wherry",
-		Flags: []cli.Flag{formatFlag(&o.Format)},
+		Flags: []cli.Flag{&cli.StringFlag{
+			Name: "format", Aliases: []string{"f"}, Usage: "Format output using a custom template:\n" +
+				"'json':             Print in JSON format\n" +
+				"'TEMPLATE':         Print output using the given Go template",
+		}},
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c, 0, 0); err != nil {
 				return err
 			}
-			return runVersion(e, o)
+			return runVersion(e, versionOptions{Format: c.String("format")})
 		},
 	}
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/wherry-oci/wherry/layout"
+)
+
+type imagesOptions struct {
+	Match   string // REPOSITORY[:TAG]
+	All     bool
+	Digests bool
+	NoTrunc bool
+	Quiet   bool
+	Format  string
+	Filters []string
+}
+
+func newImagesCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "images",
+		Usage:     "List images",
+		ArgsUsage: "[REPOSITORY[:TAG]]",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "Show all images (default hides dangling images)"},
+			&cli.BoolFlag{Name: "digests", Usage: "Show digests"},
+			&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, Usage: "Filter output based on conditions provided\n" +
+				"(dangling=BOOL, label=KEY[=VALUE], before=IMAGE, since=IMAGE, reference=PATTERN)"},
+			formatFlag(),
+			&cli.BoolFlag{Name: "no-trunc", Usage: "Don't truncate output"},
+			quietFlag("Only show image IDs"),
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 0, 1)
+			if err != nil {
+				return err
+			}
+			return runImages(e, imagesOptions{
+				Match: firstOf(args...), All: c.Bool("all"), Digests: c.Bool("digests"), NoTrunc: c.Bool("no-trunc"),
+				Quiet: c.Bool("quiet"), Format: c.String("format"), Filters: c.StringSlice("filter"),
+			})
+		},
+	}
+}
+
+// imageRow is a line of images. Its fields are those of docker's templates, in
+// the order of docker's JSON.
+type imageRow struct {
+	Containers   string // no containers here: always N/A, like the two sizes
+	CreatedAt    string
+	CreatedSince string
+	Digest       string
+	ID           string
+	Repository   string
+	SharedSize   string
+	Size         string
+	Tag          string
+	UniqueSize   string
+}
+
+func runImages(e *env, o imagesOptions) error {
+	store, err := e.openStore()
+	if err != nil {
+		return err
+	}
+	keep, err := newImageFilter(store, o)
+	if err != nil {
+		return err
+	}
+	list, err := store.List()
+	if err != nil {
+		return err
+	}
+	var images []*layout.Image
+	for _, img := range list {
+		ok, err := keep.match(img)
+		if err != nil {
+			return err
+		}
+		if ok {
+			images = append(images, img)
+		}
+	}
+	newestFirst(images)
+	now := time.Now()
+	rows := make([]imageRow, len(images))
+	for i, img := range images {
+		rows[i] = newImageRow(img, now, o.NoTrunc)
+	}
+	return writeList(&e.Out, imagesListing(o), rows)
+}
+
+func newestFirst(images []*layout.Image) {
+	slices.SortStableFunc(images, func(a, b *layout.Image) int {
+		return cmp.Or(b.Created().Compare(a.Created()), cmp.Compare(a.Name(), b.Name()))
+	})
+}
+
+func imagesListing(o imagesOptions) listing {
+	table := "{{.Repository}}\t{{.Tag}}\t"
+	if o.Digests {
+		table += "{{.Digest}}\t"
+	}
+	return listing{
+		Format: o.Format,
+		Quiet:  o.Quiet,
+		Table:  table + "{{.ID}}\t{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
+		Header: map[string]string{
+			"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
+			"CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE",
+			"UniqueSize": "UNIQUE SIZE",
+		},
+	}
+}
+
+func newImageRow(img *layout.Image, now time.Time, noTrunc bool) imageRow {
+	repo, tag, _ := splitName(img.Name())
+	digest := img.Descriptor().Digest.String()
+	row := imageRow{
+		Containers: "N/A",
+		Digest:     digest,
+		ID:         digest,
+		Repository: firstOf(repo, none),
+		SharedSize: "N/A",
+		Size:       humanSize(img.Size()),
+		Tag:        firstOf(tag, none),
+		UniqueSize: "N/A",
+	}
+	if !noTrunc {
+		row.ID = shortID(digest)
+	}
+	if created := img.Created(); !created.IsZero() {
+		row.CreatedAt = created.Local().Format("2006-01-02 15:04:05 -0700 MST")
+		row.CreatedSince = units.HumanDuration(now.Sub(created)) + " ago"
+	}
+	return row
+}
+
+// humanSize writes bytes in decimal units with three significant digits: "1.08GB".
+func humanSize(bytes int64) string {
+	return units.HumanSizeWithPrecision(float64(bytes), 3)
+}

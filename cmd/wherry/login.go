@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/urfave/cli/v2"
+)
+
+// dockerHub is the registry of login and logout without an argument.
+const dockerHub = "docker.io"
+
+// maxPassword bounds what is read from stdin: tokens are long, but not this long.
+const maxPassword = 64 << 10
+
+type loginOptions struct {
+	Host          string // empty: Docker Hub
+	Username      string
+	Password      string
+	PasswordStdin bool
+}
+
+func newLoginCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:        "login",
+		Usage:       "Authenticate to a registry",
+		ArgsUsage:   "[SERVER]",
+		Description: "Defaults to Docker Hub if no server is specified.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Usage: "Password or token, or \"-\" to read from stdin"},
+			&cli.BoolFlag{Name: "password-stdin", Usage: "Take the password or token from stdin"},
+			&cli.StringFlag{Name: "username", Aliases: []string{"u"}, Usage: "Username"},
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 0, 1)
+			if err != nil {
+				return err
+			}
+			o := loginOptions{
+				Host: firstOf(args...), Username: c.String("username"),
+				Password: c.String("password"), PasswordStdin: c.Bool("password-stdin"),
+			}
+			if err := checkLoginFlags(c, &o); err != nil {
+				return &usageError{command: commandPath(c), err: err}
+			}
+			return runLogin(c.Context, e, o)
+		},
+	}
+}
+
+func checkLoginFlags(c *cli.Context, o *loginOptions) error {
+	if o.Password == "-" {
+		o.Password, o.PasswordStdin = "", true
+	}
+	switch {
+	case o.PasswordStdin && o.Password != "":
+		return errors.New("--password and --password-stdin exclude each other")
+	case o.PasswordStdin && o.Username == "":
+		return errors.New("--password-stdin needs --username")
+	case c.IsSet("username") && o.Username == "":
+		return errors.New("the username is empty")
+	case c.IsSet("password") && o.Password == "" && !o.PasswordStdin:
+		return errors.New("the password is empty")
+	}
+	return nil
+}
+
+// runLogin keeps credentials only after the registry has accepted them.
+func runLogin(ctx context.Context, e *env, o loginOptions) error {
+	host := registryHost(o.Host)
+	if o.Password != "" {
+		e.say("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
+	}
+	stored, err := e.credentials()
+	if err != nil {
+		return err
+	}
+	auth, err := askLogin(ctx, e, o, host)
+	if err != nil {
+		return err
+	}
+	client, err := e.registryClient(nil)
+	if err != nil {
+		return err
+	}
+	if err := client.CheckLogin(ctx, host, auth); err != nil {
+		return concerning("login", host, err)
+	}
+	if err := stored.Store(host, auth); err != nil {
+		return fmt.Errorf("keeping the credentials of %s: %w", host, err)
+	}
+	fmt.Fprintln(&e.Out, "Login Succeeded")
+	return nil
+}
+
+// askLogin completes what the flags left open from stdin or the terminal.
+func askLogin(ctx context.Context, e *env, o loginOptions, host string) (authn.AuthConfig, error) {
+	auth := authn.AuthConfig{Username: o.Username, Password: o.Password}
+	if o.PasswordStdin {
+		password, err := io.ReadAll(io.LimitReader(e.Stdin, maxPassword))
+		if err != nil {
+			return auth, fmt.Errorf("reading the password: %w", err)
+		}
+		auth.Password = trimLineEnd(password)
+		if auth.Password == "" {
+			return auth, errors.New("the password on stdin is empty")
+		}
+	}
+	if auth.Username != "" && auth.Password != "" {
+		return auth, nil
+	}
+	if !e.StdinTTY {
+		return auth, withHint(errors.New("stdin is no terminal: nobody can be asked for a password"),
+			"%s login -u %s --password-stdin %s < FILE", program, firstOf(auth.Username, "USER"), host)
+	}
+	return e.promptLogin(ctx, auth)
+}
+
+func trimLineEnd(b []byte) string {
+	b = bytes.TrimSuffix(b, []byte("\n"))
+	return string(bytes.TrimSuffix(b, []byte("\r")))
+}
+
+// registryHost is the registry meant by login's argument: people paste URLs.
+func registryHost(typed string) string {
+	host := strings.TrimPrefix(strings.TrimPrefix(typed, "https://"), "http://")
+	host, _, _ = strings.Cut(host, "/")
+	switch host {
+	case "", "index.docker.io", "registry-1.docker.io":
+		return dockerHub
+	}
+	return host
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// promptLogin asks the person at the terminal for what auth lacks.
+func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.AuthConfig, error) {
+	var err error
+	if auth.Username == "" {
+		fmt.Fprint(e.Stderr, "Username: ")
+		if auth.Username, err = answer(ctx, func() (string, error) { return readLine(e.Stdin) }); err != nil {
+			return auth, fmt.Errorf("reading the username: %w", err)
+		}
+		if auth.Username == "" {
+			return auth, errors.New("a username is required")
+		}
+	}
+	if auth.Password == "" {
+		fmt.Fprint(e.Stderr, "Password: ")
+		restore := e.KeepTerminal()
+		auth.Password, err = answer(ctx, func() (string, error) {
+			b, err := e.ReadPassword()
+			return string(b), err
+		})
+		restore() // an interrupted prompt must not leave the terminal without echo
+		fmt.Fprintln(e.Stderr)
+		if err != nil {
+			return auth, fmt.Errorf("reading the password: %w", err)
+		}
+		if auth.Password == "" {
+			return auth, errors.New("a password is required")
+		}
+	}
+	return auth, nil
+}
+
+// answer waits for read, or for the interruption that read can't notice.
+func answer(ctx context.Context, read func() (string, error)) (string, error) {
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := read()
+		done <- result{text, err}
+	}()
+	select {
+	case r := <-done:
+		return r.text, r.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// readLine reads up to the end of a line and not a byte further: what follows is
+// for the next prompt.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	for one := make([]byte, 1); len(line) < 4096; {
+		_, err := io.ReadFull(r, one)
+		if err != nil && (len(line) == 0 || !errors.Is(err, io.EOF)) {
+			return "", err
+		}
+		if err != nil || one[0] == '\n' {
+			break
+		}
+		line = append(line, one[0])
+	}
+	return strings.TrimSpace(string(line)), nil
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/urfave/cli/v2"
+
+	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/platform"
+	"github.com/wherry-oci/wherry/registry"
+)
+
+type pushOptions struct {
+	Ref      string
+	AllTags  bool
+	Quiet    bool
+	Platform string // empty: the image whole
+}
+
+func newPushCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "push",
+		Usage:     "Upload an image to a registry",
+		ArgsUsage: "NAME[:TAG]",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all-tags", Aliases: []string{"a"}, Usage: "Push all tags of an image to the repository"},
+			&cli.StringFlag{Name: "platform", Usage: "Push the manifest of this platform alone, without the index it is in\n" +
+				"(as \"os[/arch[/variant]]\")"},
+			quietFlag("Suppress verbose output"),
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return runPush(c.Context, e, pushOptions{
+				Ref: args[0], AllTags: c.Bool("all-tags"), Quiet: c.Bool("quiet"), Platform: c.String("platform"),
+			})
+		},
+	}
+}
+
+func runPush(ctx context.Context, e *env, o pushOptions) error {
+	ref, err := e.remoteName(o.Ref, o.AllTags, o.Quiet)
+	if err != nil {
+		return err
+	}
+	if _, ok := ref.(reference.Digested); ok {
+		return fmt.Errorf("%q names a digest: only a tag can be pushed", o.Ref)
+	}
+	store, err := e.openStore()
+	if err != nil {
+		return err
+	}
+	images, err := namesToPush(store, ref, o.AllTags)
+	if err != nil {
+		return concerning("push", o.Ref, err)
+	}
+	if !o.Quiet {
+		e.say("The push refers to repository [%s]", ref.Name())
+	}
+	show := newProgress(e, o.Quiet, pushWords)
+	defer show.close()
+	client, err := e.registryClient(show.update)
+	if err != nil {
+		return err
+	}
+	for _, img := range images {
+		if err := pushOne(ctx, e, client, img, o); err != nil {
+			return concerning("push", familiarString(img.Name()), err)
+		}
+	}
+	return nil
+}
+
+// namesToPush returns the entry called ref, or all of its repository's.
+func namesToPush(store *layout.Store, ref reference.Named, all bool) ([]*layout.Image, error) {
+	if !all {
+		found, err := store.Find(ref.String())
+		if err != nil {
+			return nil, err
+		}
+		return found[:1], nil
+	}
+	list, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	var images []*layout.Image
+	for _, img := range list {
+		if tag, ok := strings.CutPrefix(img.Name(), ref.Name()+":"); ok && !strings.Contains(tag, "/") {
+			images = append(images, img)
+		}
+	}
+	if len(images) == 0 {
+		return nil, &layout.NotFoundError{Ref: reference.FamiliarName(ref)}
+	}
+	return images, nil
+}
+
+func pushOne(ctx context.Context, e *env, client *registry.Client, img *layout.Image, o pushOptions) error {
+	ref, err := reference.ParseNormalizedNamed(img.Name())
+	if err != nil {
+		return fmt.Errorf("the store's name %q: %w", img.Name(), err)
+	}
+	src, err := toPush(e, img, o)
+	if err != nil {
+		return err
+	}
+	if err := client.Push(ctx, ref, src); err != nil {
+		return err
+	}
+	if o.Quiet {
+		fmt.Fprintln(&e.Out, ref.String())
+		return nil
+	}
+	d := src.Descriptor()
+	fmt.Fprintf(&e.Out, "%s: digest: %s size: %d\n", tagOrDigest(ref), d.Digest, d.Size)
+	return nil
+}
+
+// toPush returns what of img goes to the registry: the manifest of the platform
+// asked for, the whole index, or the one platform of it that the store has.
+func toPush(e *env, img *layout.Image, o pushOptions) (*layout.Image, error) {
+	if o.Platform != "" {
+		p, err := platform.Parse(o.Platform)
+		if err != nil {
+			return nil, err
+		}
+		return img.Select(p)
+	}
+	if !img.IsIndex() {
+		return img, nil
+	}
+	images, missing, whole, err := presentParts(img)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case whole:
+		return img, nil
+	case len(images) == 1:
+		one, err := img.Select(images[0].Platform)
+		if err != nil {
+			return nil, err
+		}
+		e.say("note: not every platform of the image is in the store: only %s was pushed\n%s -> %s",
+			platform.Format(images[0].Platform), img.Descriptor().Digest, one.Descriptor().Digest)
+		return one, nil
+	case len(images) == 0:
+		return nil, withHint(errors.New("the store has no platform of this image"),
+			"%s pull --platform all %s", program, familiarString(img.Name()))
+	}
+	lacks := firstOf(platformList(missing), "its attestations")
+	return nil, withHint(fmt.Errorf("the store has only %s of the image, not %s", platformList(images), lacks),
+		"%s push --platform %s %s, or first %[1]s pull --platform all %[3]s",
+		program, platform.Format(images[0].Platform), familiarString(img.Name()))
+}
+
+// presentParts says which platforms of an index the store has and which not, and
+// whether it has all of the index, attestations included.
+func presentParts(img *layout.Image) (present, missing []layout.PlatformInfo, whole bool, err error) {
+	images, err := img.Platforms()
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for _, one := range images {
+		if one.Present {
+			present = append(present, one)
+		} else {
+			missing = append(missing, one)
+		}
+	}
+	index, err := img.IndexManifest()
+	if err != nil {
+		return nil, nil, false, err
+	}
+	whole = len(missing) == 0
+	for _, child := range index.Manifests {
+		if _, ok := img.Path(child); !ok {
+			whole = false
+		}
+	}
+	return present, missing, whole, nil
+}
+
+func platformList(images []layout.PlatformInfo) string {
+	names := make([]string, len(images))
+	for i, one := range images {
+		names[i] = platform.Format(one.Platform)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/platform"
+	"github.com/wherry-oci/wherry/registry"
+)
+
+type saveOptions struct {
+	Refs      []string
+	Output    string   // a file; empty: stdout
+	Platforms []string // empty: all the store has
+}
+
+func newSaveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "save",
+		Usage:     "Save one or more images to a tar archive (streamed to STDOUT by default)",
+		ArgsUsage: "IMAGE [IMAGE...]",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "Write to a file, instead of STDOUT"},
+			platformsFlag("Save only the given platform(s)"),
+		},
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, 1, -1)
+			if err != nil {
+				return err
+			}
+			return runSave(c.Context, e, saveOptions{
+				Refs: args, Output: c.String("output"), Platforms: c.StringSlice("platform"),
+			})
+		},
+	}
+}
+
+func runSave(ctx context.Context, e *env, o saveOptions) error {
+	if o.Output == "" && e.StdoutTTY {
+		return withHint(errors.New("cowardly refusing to save to a terminal"), "%s save -o FILE.tar %s", program, o.Refs[0])
+	}
+	platforms, err := platform.ParseAll(o.Platforms)
+	if err != nil {
+		return err
+	}
+	store, err := e.openStore()
+	if err != nil {
+		return err
+	}
+	var images []*layout.Image
+	for _, ref := range o.Refs {
+		img, err := imageToSave(store, ref)
+		if err != nil {
+			return concerning("save", ref, err)
+		}
+		images = append(images, img)
+	}
+	write := func(w io.Writer) error {
+		return store.Save(ctx, w, images, layout.SaveOptions{Platforms: platforms})
+	}
+	if o.Output == "" {
+		err = write(e.Stdout)
+	} else {
+		err = writeFile(o.Output, write)
+	}
+	return concerning("save", o.Refs[0], err)
+}
+
+// imageToSave finds what a user typed; an image that was asked for by its ID is
+// saved without a name, as docker does.
+func imageToSave(store *layout.Store, ref string) (*layout.Image, error) {
+	found, err := store.Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	if named, err := registry.ParseReference(ref); err == nil {
+		for _, img := range found {
+			if img.Name() == named.String() {
+				return img, nil
+			}
+		}
+	}
+	return found[0].Unnamed(), nil
+}
