@@ -1,0 +1,188 @@
+package layout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/gofrs/flock"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Collected is what [Store.Collect] did.
+type Collected struct {
+	Busy  bool      // somebody is adding blobs: the garbage is left for the next time
+	Blobs []v1.Hash // deleted, manifests first
+	Bytes int64     // freed
+}
+
+// Collect deletes every blob that no entry of index.json reaches, and what
+// processes that are gone left unfinished. It never waits: while anybody adds
+// blobs it does nothing and says Busy. Nothing is deleted unless every manifest
+// that is present can be read.
+func (s *Store) Collect(ctx context.Context) (Collected, error) {
+	l := flock.New(s.path(storeLock))
+	got, err := l.TryLock()
+	if err != nil {
+		return Collected{}, err
+	}
+	if !got {
+		return Collected{Busy: true}, nil
+	}
+	defer l.Unlock() //nolint:errcheck // closing the file drops the lock whatever it says
+	marked, err := s.mark(ctx)
+	if err != nil {
+		return Collected{}, err
+	}
+	if err := s.clearIngest(); err != nil {
+		return Collected{}, err
+	}
+	return s.sweep(ctx, marked)
+}
+
+// mark returns every digest that index.json reaches.
+func (s *Store) mark(ctx context.Context) (map[v1.Hash]bool, error) {
+	entries, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	marked := make(map[v1.Hash]bool, 4*len(entries))
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i := range entries {
+		h, err := v1.NewHash(entries[i].Digest)
+		if err != nil { // its blobs can't be known
+			return nil, errors.Join(invalid(indexFile, "entry %d has no valid digest", i), g.Wait())
+		}
+		mu.Lock()
+		again := marked[h]
+		marked[h] = true
+		mu.Unlock()
+		if again {
+			continue
+		}
+		d := v1.Descriptor{MediaType: entries[i].MediaType, Size: entries[i].Size, Digest: h}
+		g.Go(func() error {
+			reached, err := s.reach(gctx, d)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, h := range reached {
+				marked[h] = true
+			}
+			return err
+		})
+	}
+	return marked, g.Wait()
+}
+
+// reach returns the digests below d, also those of blobs that are missing.
+func (s *Store) reach(ctx context.Context, d v1.Descriptor) ([]v1.Hash, error) {
+	t, err := walk(ctx, d, walker{read: s.read, sparse: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // an entry whose manifest is gone reaches nothing
+	}
+	if err != nil {
+		return nil, err
+	}
+	var reached []v1.Hash
+	for _, doc := range t.docs {
+		for _, c := range doc.all() {
+			reached = append(reached, c.Digest)
+		}
+	}
+	return reached, nil
+}
+
+// clearIngest is called when nobody is adding blobs, so all of it is abandoned.
+func (s *Store) clearIngest() error {
+	left, err := os.ReadDir(s.path(ingestDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range left {
+		err = errors.Join(err, os.Remove(filepath.Join(s.dir, ingestDir, e.Name())))
+	}
+	return err
+}
+
+// garbage is a blob nobody needs.
+type garbage struct {
+	hash     v1.Hash
+	size     int64
+	document bool
+}
+
+// sweep deletes what isn't marked. Manifests go first: who finds one after a
+// crash must find what is below it too.
+func (s *Store) sweep(ctx context.Context, marked map[v1.Hash]bool) (Collected, error) {
+	all, err := s.unmarked(marked)
+	if err != nil {
+		return Collected{}, err
+	}
+	var c Collected
+	for _, documents := range []bool{true, false} {
+		for _, g := range all {
+			if g.document != documents {
+				continue
+			}
+			if err := ctx.Err(); err != nil {
+				return c, err
+			}
+			if err := os.Remove(s.BlobPath(g.hash)); err != nil {
+				return c, err
+			}
+			c.Blobs = append(c.Blobs, g.hash)
+			c.Bytes += g.size
+		}
+	}
+	return c, nil
+}
+
+// unmarked lists the files under blobs that are blobs and not marked. Whatever
+// else lies there isn't ours.
+func (s *Store) unmarked(marked map[v1.Hash]bool) ([]garbage, error) {
+	var all []garbage
+	for _, algorithm := range []string{"sha256", "sha512"} {
+		files, err := os.ReadDir(filepath.Join(s.dir, blobsDir, algorithm))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			h, err := v1.NewHash(algorithm + ":" + f.Name())
+			if err != nil || marked[h] || !f.Type().IsRegular() {
+				continue
+			}
+			fi, err := f.Info()
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, garbage{hash: h, size: fi.Size(), document: s.looksLikeDocument(h, fi.Size())})
+		}
+	}
+	return all, nil
+}
+
+// looksLikeDocument reports whether a blob of which only the digest is known is
+// a manifest or an index.
+func (s *Store) looksLikeDocument(h v1.Hash, size int64) bool {
+	if size > maxManifest {
+		return false
+	}
+	raw, err := os.ReadFile(s.BlobPath(h))
+	if err != nil || len(raw) == 0 || raw[0] != '{' {
+		return false
+	}
+	var doc struct {
+		SchemaVersion int `json:"schemaVersion"`
+	}
+	return json.Unmarshal(raw, &doc) == nil && doc.SchemaVersion > 0
+}

@@ -1,0 +1,89 @@
+package layout
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// NotFoundError says that nothing in the store answers to Ref.
+type NotFoundError struct {
+	Ref string // as it was asked for
+}
+
+func (e *NotFoundError) Error() string { return fmt.Sprintf("no such image: %q", e.Ref) }
+
+// AmbiguousError says that Ref, a prefix of an ID, fits more than one image.
+type AmbiguousError struct {
+	Ref string
+	IDs []v1.Hash // what it fits, at least two, in index.json's order
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q is the beginning of %d image IDs", e.Ref, len(e.IDs))
+}
+
+// InUseError says that an image was to be removed by its ID though it has
+// several names, or is part of an index that is named.
+type InUseError struct {
+	Ref   string
+	Names []string // full names; "" for an untagged entry
+	Part  bool     // Ref is a manifest below an index that these names point at
+}
+
+func (e *InUseError) Error() string {
+	names := strings.Join(e.Names, ", ")
+	if e.Part {
+		return fmt.Sprintf("%q is a part of %s", e.Ref, names)
+	}
+	return fmt.Sprintf("%q has several names: %s", e.Ref, names)
+}
+
+// DigestError says that a blob is not what its descriptor announces.
+type DigestError struct {
+	Digest v1.Hash // announced
+	Size   int64   // announced, in bytes
+	Got    v1.Hash // found; the zero Hash if the size was wrong already
+	Bytes  int64   // found; more than Size means "at least this many"
+}
+
+func (e *DigestError) Error() string {
+	if e.Got == (v1.Hash{}) {
+		return fmt.Sprintf("blob %s has the wrong size: want %d bytes, got %d", e.Digest, e.Size, e.Bytes)
+	}
+	return fmt.Sprintf("blob %s has the wrong digest: got %s", e.Digest, e.Got)
+}
+
+// MissingError says that a blob is not there. It is an [fs.ErrNotExist].
+type MissingError struct {
+	Digest v1.Hash
+}
+
+func (e *MissingError) Error() string { return fmt.Sprintf("blob %s is missing", e.Digest) }
+
+// Is makes errors.Is(err, fs.ErrNotExist) hold.
+func (e *MissingError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// InvalidError says that something others wrote breaks the rules of its format,
+// or a bound of this package.
+type InvalidError struct {
+	What   string // as "manifest sha256:…", "archive", "index.json"
+	Reason string
+	Err    error // the parser's own words; may be nil
+}
+
+func (e *InvalidError) Error() string {
+	s := e.What + ": " + e.Reason
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+func invalid(what any, reason string, args ...any) error {
+	return &InvalidError{What: fmt.Sprint(what), Reason: fmt.Sprintf(reason, args...)}
+}

@@ -1,0 +1,221 @@
+package layout
+
+import (
+	"context"
+	"strings"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/wherry-oci/wherry/platform"
+)
+
+// Find returns what a user means by ref: a name ("alpine" is
+// docker.io/library/alpine:latest), a name with a digest, or the beginning of an
+// ID, with or without "sha256:" in front. An ID is the digest of what an entry
+// points at; if none fits, of a manifest below an index, or of a config. A name
+// goes before an ID.
+//
+// All entries that match are returned, at least one: an ID may have several
+// names. What is below an index comes as [Image.Select] returns it. Errors are
+// [*NotFoundError] and [*AmbiguousError].
+func (s *Store) Find(ref string) ([]*Image, error) {
+	images, _, err := s.find(ref)
+	return images, err
+}
+
+// find also tells whether ref is an ID.
+func (s *Store) find(ref string) (images []*Image, byID bool, err error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, false, err
+	}
+	if images, err = s.findName(all, ref); len(images) > 0 || err != nil {
+		return images, false, err
+	}
+	if prefix, ok := idPrefix(ref); ok {
+		if images, err = s.findID(all, ref, prefix); len(images) > 0 || err != nil {
+			return images, true, err
+		}
+	}
+	return nil, false, &NotFoundError{Ref: ref}
+}
+
+// findName finds entries by name, by name and digest, or by the bare tag that
+// another tool wrote.
+func (s *Store) findName(all []*Image, ref string) ([]*Image, error) {
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
+		if pinned, ok := named.(reference.Digested); ok {
+			return s.findPinned(all, named, pinned.Digest().String())
+		}
+		full := reference.TagNameOnly(named).String()
+		if found := filter(all, func(i *Image) bool { return i.name == full }); len(found) > 0 {
+			return found, nil
+		}
+	}
+	return filter(all, func(i *Image) bool { return i.name == "" && i.refName == ref && ref != "" }), nil
+}
+
+// findPinned finds a digest in the entries of a repository, or below them.
+func (s *Store) findPinned(all []*Image, repo reference.Named, digest string) ([]*Image, error) {
+	var in []*Image
+	for _, i := range all {
+		if i.name == "" {
+			continue
+		}
+		if named, err := reference.ParseNormalizedNamed(i.name); err == nil && named.Name() == repo.Name() {
+			in = append(in, i)
+		}
+	}
+	if found := filter(in, func(i *Image) bool { return i.desc.Digest.String() == digest }); len(found) > 0 {
+		return found, nil
+	}
+	return s.findBelow(in, func(h v1.Hash) bool { return h.String() == digest })
+}
+
+// idPrefix takes "sha256:" away from what may be the beginning of an ID.
+func idPrefix(ref string) (prefix string, ok bool) {
+	prefix = strings.TrimPrefix(ref, "sha256:")
+	return prefix, prefix != "" && strings.Trim(prefix, "0123456789abcdef") == ""
+}
+
+func (s *Store) findID(all []*Image, ref, prefix string) ([]*Image, error) {
+	fits := func(h v1.Hash) bool { return strings.HasPrefix(h.Hex, prefix) }
+	found := filter(all, func(i *Image) bool { return fits(i.desc.Digest) })
+	if len(found) == 0 {
+		var err error
+		if found, err = s.findBelow(all, fits); err != nil {
+			return nil, err
+		}
+	}
+	var ids []v1.Hash
+	seen := map[v1.Hash]bool{}
+	for _, i := range found {
+		if h := i.desc.Digest; !seen[h] {
+			seen[h] = true
+			ids = append(ids, h)
+		}
+	}
+	if len(ids) > 1 {
+		return nil, &AmbiguousError{Ref: ref, IDs: ids}
+	}
+	return found, nil
+}
+
+// findBelow looks at the manifests below the entries, and at the configs. What
+// can't be read has nothing below it: a damaged image must not hide another.
+func (s *Store) findBelow(entries []*Image, fits func(v1.Hash) bool) ([]*Image, error) {
+	var found []*Image
+	below := map[v1.Hash][]v1.Descriptor{}
+	for _, e := range entries {
+		matches, known := below[e.desc.Digest]
+		if !known {
+			matches = s.matchBelow(e.desc, fits)
+			below[e.desc.Digest] = matches
+		}
+		for _, d := range matches {
+			found = append(found, e.below(d))
+		}
+	}
+	return found, nil
+}
+
+func (s *Store) matchBelow(d v1.Descriptor, fits func(v1.Hash) bool) []v1.Descriptor {
+	t, err := walk(context.Background(), d, walker{read: s.read, sparse: true})
+	if err != nil {
+		return nil
+	}
+	var found []v1.Descriptor
+	for _, doc := range t.docs {
+		byDigest := doc.desc.Digest != d.Digest && fits(doc.desc.Digest)
+		if byDigest || doc.config != nil && fits(doc.config.Digest) {
+			found = append(found, doc.desc)
+		}
+	}
+	return found
+}
+
+func filter(all []*Image, keep func(*Image) bool) []*Image {
+	var kept []*Image
+	for _, i := range all {
+		if keep(i) {
+			kept = append(kept, i)
+		}
+	}
+	return kept
+}
+
+// Lookup returns the manifest that name stands for on platform p, if the store
+// has it and its config; the descriptor carries the platform. name has a tag, or
+// the digest of a manifest or of an index. Another platform, also one that would
+// run on p, is never the answer. Layers may be missing. Errors are
+// [*NotFoundError], and [*platform.NoMatchError] with what the store does have.
+func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform) (v1.Descriptor, error) {
+	found, err := s.lookupEntries(name)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	none := &platform.NoMatchError{Want: platform.Normalize(p)}
+	for _, img := range found {
+		present, err := img.present()
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		for _, d := range present {
+			if ctx.Err() != nil {
+				return v1.Descriptor{}, ctx.Err()
+			}
+			if d, err = s.confirm(d); err != nil {
+				return v1.Descriptor{}, err
+			}
+			if d.Platform == nil {
+				continue
+			}
+			if platform.Matches(p, *d.Platform) {
+				return d, nil
+			}
+			none.Have = append(none.Have, *d.Platform)
+		}
+	}
+	return v1.Descriptor{}, none
+}
+
+// lookupEntries finds what a FROM names. A digest says all, whatever the
+// repository it was pulled from.
+func (s *Store) lookupEntries(name reference.Named) ([]*Image, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var found []*Image
+	if pinned, ok := name.(reference.Digested); ok {
+		digest := pinned.Digest().String()
+		found = filter(all, func(i *Image) bool { return i.desc.Digest.String() == digest })
+		if len(found) == 0 {
+			found, err = s.findBelow(filter(all, (*Image).IsIndex), func(h v1.Hash) bool { return h.String() == digest })
+		}
+	} else {
+		full := reference.TagNameOnly(name).String()
+		found = filter(all, func(i *Image) bool { return i.name == full })
+	}
+	if err == nil && len(found) == 0 {
+		err = &NotFoundError{Ref: reference.FamiliarString(name)}
+	}
+	return found[:min(1, len(found))], err
+}
+
+// confirm checks the platform that an index states against the config, which
+// decides. Configs often leave the variant out; then the index's stands.
+func (s *Store) confirm(d v1.Descriptor) (v1.Descriptor, error) {
+	stated := d.Platform
+	d.Platform = nil
+	d, err := withPlatform(context.Background(), s.read, d)
+	if err != nil || d.Platform == nil || stated == nil {
+		return d, err
+	}
+	want := platform.Normalize(*stated)
+	if want.OS == d.Platform.OS && want.Architecture == d.Platform.Architecture {
+		d.Platform = &want
+	}
+	return d, nil
+}

@@ -1,0 +1,231 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// parallel is how many blobs of one image are transferred at a time.
+const parallel = 3
+
+// PutOptions say what of an image is put, and under which names.
+type PutOptions struct {
+	// Names are full normalised names, or what normalises to one: each becomes
+	// an entry of index.json. Without any, the image gets an untagged entry
+	// unless its digest has an entry already.
+	Names []string
+	// Platforms are those children of an index whose content is wanted, nil all
+	// of them. index.json still points at the index itself; the specification
+	// allows blobs below it to be missing. An image that is no index, and states
+	// its platform, must serve them.
+	Platforms []v1.Platform
+	// Progress is told of configs and layers, not of manifests.
+	Progress Progress
+}
+
+// Put brings an image or index, and everything below it, from src into the
+// store and names it. Blobs that are there already are not read; a transfer
+// that broke off, in this process or another, is resumed. Every byte is
+// verified and on disk before the first name points at it; if anything fails,
+// no name changes.
+//
+// An image that loses a name to the new one stays as an untagged entry.
+//
+// Errors are [*DigestError], [*InvalidError], [*platform.NoMatchError] (before
+// any layer is read), or the source's own.
+func (s *Store) Put(ctx context.Context, src Source, o PutOptions) (*Image, error) {
+	root := src.Descriptor()
+	names, err := entryNames(o.Names, root.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDescriptor(root, "the image's descriptor"); err != nil {
+		return nil, err
+	}
+	img, err := s.putShared(ctx, src, o, names)
+	if err != nil && !resumable(err) {
+		_, _ = s.Collect(ctx) // what came in before the failure; if it can't be done now, then later
+	}
+	return img, err
+}
+
+// resumable errors leave what was fetched for the next try.
+func resumable(err error) bool {
+	var broken *sourceError
+	return errors.As(err, &broken) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Adopt is [Store.Put] of everything below src, for who knows the store by an
+// interface without the types of this package. Files that src has by a Path are
+// hard-linked.
+func (s *Store) Adopt(ctx context.Context, src Source, names []string) (v1.Descriptor, error) {
+	img, err := s.Put(ctx, src, PutOptions{Names: names})
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return img.Descriptor(), nil
+}
+
+func (s *Store) putShared(ctx context.Context, src Source, o PutOptions, names []string) (*Image, error) {
+	release, err := s.share(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	p := &putter{store: s, src: src, docs: map[v1.Hash][]byte{}}
+	t, err := p.plan(ctx, o.Platforms)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.fetch(ctx, t, o.Progress); err != nil {
+		return nil, err
+	}
+	root := src.Descriptor()
+	root.Annotations, root.URLs, root.Data = nil, nil, nil
+	if len(t.docs) > 0 {
+		root.MediaType = t.docs[0].desc.MediaType
+	}
+	return s.name(ctx, root, names)
+}
+
+// entryNames normalises names for entries that point at h.
+func entryNames(names []string, h v1.Hash) ([]string, error) {
+	full := make([]string, 0, len(names))
+	for _, n := range names {
+		named, err := reference.ParseNormalizedNamed(n)
+		if err != nil {
+			return nil, fmt.Errorf("invalid name %q: %w", n, err)
+		}
+		if pinned, ok := named.(reference.Digested); ok {
+			if pinned.Digest().String() != h.String() {
+				return nil, fmt.Errorf("name %q cannot stand for image %s", n, h)
+			}
+			if named, err = reference.WithDigest(reference.TrimNamed(named), pinned.Digest()); err != nil {
+				return nil, fmt.Errorf("invalid name %q: %w", n, err)
+			}
+		}
+		full = append(full, reference.TagNameOnly(named).String())
+	}
+	return full, nil
+}
+
+// name makes names point at d, whose content is in the store, in one step.
+func (s *Store) name(ctx context.Context, d v1.Descriptor, names []string) (*Image, error) {
+	img := &Image{store: s, desc: d}
+	known := img.survey()
+	img.facts = func() facts { return known }
+	if len(names) > 0 {
+		img.name, img.refName = names[0], names[0]
+	}
+	err := s.edit(ctx, func(x *index) (bool, error) { return x.pointAll(d, names, known, time.Now()) })
+	if err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// pointAll makes each name point at d, and every entry of d know its facts.
+func (x *index) pointAll(d v1.Descriptor, names []string, known facts, now time.Time) (changed bool, err error) {
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	for _, n := range names {
+		c, err := x.point(d, n, now)
+		if err != nil {
+			return false, err
+		}
+		changed = changed || c
+	}
+	for _, e := range x.of(d.Digest.String()) {
+		c, err := e.annotate(known.annotations())
+		if err != nil {
+			return false, err
+		}
+		changed = changed || c
+	}
+	return changed, nil
+}
+
+// putter is one Put.
+type putter struct {
+	store *Store
+	src   Source
+	docs  map[v1.Hash][]byte // manifests read, and configs that were looked into
+	bytes int64
+}
+
+// plan reads the manifests and finds out which blobs are wanted.
+func (p *putter) plan(ctx context.Context, want []v1.Platform) (*tree, error) {
+	root := p.src.Descriptor()
+	w := walker{read: p.read}
+	if len(want) > 0 {
+		found, err := leaves(ctx, p.read, root, false)
+		if err != nil {
+			return nil, err
+		}
+		if w.keep, err = choose(found, want); err != nil {
+			return nil, err
+		}
+	}
+	return walk(ctx, root, w)
+}
+
+// read is the [reader] of the source, which asks it only for what the store
+// doesn't have.
+func (p *putter) read(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
+	if raw, ok := p.docs[d.Digest]; ok {
+		return raw, nil
+	}
+	raw, err := d.Data, error(nil)
+	if len(raw) == 0 || verify(d, raw) != nil {
+		if raw, err = p.store.read(ctx, d, limit); err != nil {
+			raw, err = p.readSource(ctx, d, limit)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.bytes += int64(len(raw)); p.bytes > maxDocuments {
+		return nil, invalid("blob "+d.Digest.String(), "more than %d bytes of manifests below one image", maxDocuments)
+	}
+	p.docs[d.Digest] = raw
+	return raw, nil
+}
+
+func (p *putter) readSource(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, invalid("blob "+d.Digest.String(), "%d bytes, which is more than the %d it may have", d.Size, limit)
+	}
+	r, err := p.src.Open(ctx, d, 0)
+	if err != nil {
+		return nil, &sourceError{err}
+	}
+	defer r.Close() //nolint:errcheck // what counts is what was read
+	return readVerified(r, d, limit)
+}
+
+// fetch brings everything in t into the store.
+func (p *putter) fetch(ctx context.Context, t *tree, progress Progress) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, d := range t.blobs {
+		g.Go(func() error { return p.store.fetch(gctx, p.src, d, progress) })
+	}
+	for _, doc := range t.docs {
+		g.Go(func() error { return p.store.writeBlob(doc.desc, doc.raw) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	added := t.blobs
+	for _, doc := range t.docs {
+		added = append(added, doc.desc)
+	}
+	return p.store.syncBlobs(added)
+}

@@ -1,0 +1,39 @@
+package layout
+
+import (
+	"context"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Source is where the manifests and blobs of one image (or index) are read from.
+//
+// A Source may also have a method Path(d v1.Descriptor) (string, bool): an
+// immutable file, already verified, that holds exactly this blob. [Store.Put]
+// then links that file instead of reading from Open.
+type Source interface {
+	// Descriptor of the manifest or index the source stands for.
+	Descriptor() v1.Descriptor
+	// Open reads manifest, config or layer d from offset on. The reader may end
+	// early or lie: who reads verifies.
+	Open(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// pather is the optional half of a Source.
+type pather interface {
+	Path(d v1.Descriptor) (string, bool)
+}
+
+// Progress is told how much of blob d is in the store. The first call for a
+// blob with written == d.Size means that it was there already, one with
+// 0 < written < d.Size that a broken transfer is resumed; the last call of a
+// blob that was moved has written == d.Size. It must be safe for concurrent
+// calls, and may be nil.
+type Progress = func(d v1.Descriptor, written int64)
+
+func report(p Progress, d v1.Descriptor, written int64) {
+	if p != nil {
+		p(d, written)
+	}
+}
