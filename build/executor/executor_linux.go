@@ -11,58 +11,132 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
+	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 )
 
-// InitArg0 is os.Args[0] of the re-executed child that sets up a step.
+// InitArg0 is os.Args[0] of the re-executed child that becomes a step. A program that uses this package must call
+// Init before anything else when it finds itself under this name.
 const InitArg0 = "wherry-init"
 
-// Options configure an executor. Root and Networks are required.
+// Options configure an executor. Root and Networks are required, the rest may stay zero.
 type Options struct {
-	// Root is a folder for bundles, resolv.conf and hosts; made with mode 0711 if it is missing.
+	// Root is a folder for bundles, resolv.conf and hosts. It is made, with mode 0711, where it is missing.
 	Root string
-	// Rootless says that this process is root of a user namespace only: no cgroups, no /sys.
+	// Rootless says that this process is root of a user namespace only: no resource limits, no /sys in a step.
 	Rootless bool
-	// SingleID says that only id 0 is mapped: chown and set*id of a step are answered with success and do nothing.
+	// SingleID says that only id 0 is mapped: a step runs as id 0 whatever its USER says, and its chown and set*id
+	// calls are answered with success and do nothing.
 	SingleID bool
-	// HostPID shares the pid namespace and /proc with the step, for where no new procfs may be mounted.
+	// HostPID shares the pid namespace and /proc of this process with a step. It is for places where the kernel
+	// refuses a new procfs (ProcMountable says so); a step can then see and signal outer processes of its user.
 	HostPID bool
-	// Networks holds what a step may ask for with --network.
+	// Networks holds a provider for each network mode that a step may ask for.
 	Networks map[pb.NetMode]network.Provider
 	// DNS overrides parts of the host's resolv.conf; nil leaves it as it is.
 	DNS *oci.DNSConfig
 }
 
+// stepExecutor is the executor.Executor of this package. It is safe for concurrent use.
 type stepExecutor struct {
 	opts Options
+	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
 	mu      sync.Mutex
-	running map[string]*step
+	running map[string]*step // by id, for Exec
 }
 
-type step struct{}
+// step is one running step, as Exec needs to know it.
+type step struct {
+	started chan struct{} // closed when the step's own program runs
+	done    chan struct{} // closed when Run is about to return
+	rootfs  string
+	pid     int
+	plan    *plan
+}
 
-// New returns an executor that runs steps in namespaces made by this process, without a container runtime.
+// New returns an executor that needs no container runtime. It fails only if o.Root can't be made.
 func New(o Options) (executor.Executor, error) {
 	root, err := filepath.Abs(o.Root)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("executor folder: %w", err)
 	}
 	if err := os.MkdirAll(root, 0o711); err != nil {
 		return nil, fmt.Errorf("make executor folder: %w", err)
 	}
-	o.Root = root
-	return &stepExecutor{opts: o, running: map[string]*step{}}, nil
+	// Mount points are compared as the kernel prints them: without symlinks.
+	if o.Root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, fmt.Errorf("executor folder: %w", err)
+	}
+	// BuildKit remakes these two only when the host's resolv.conf is newer; those of an older run may say anything.
+	for _, name := range []string{"hosts", "resolv.conf", "resolv-host.conf"} {
+		if err := os.RemoveAll(filepath.Join(o.Root, name)); err != nil {
+			return nil, fmt.Errorf("clean executor folder: %w", err)
+		}
+	}
+	return &stepExecutor{opts: o, self: sync.OnceValues(openSelf), running: map[string]*step{}}, nil
 }
 
-func (e *stepExecutor) Run(context.Context, string, executor.Mount, []executor.Mount, executor.ProcessInfo, chan<- struct{}) (resourcestypes.Recorder, error) {
-	return nil, errors.ErrUnsupported
+// Run starts a step and waits for its end. A step that could not be set up gives a *SetupError, one that ended with a
+// code outside of ValidExitCodes (nil: only 0) a *gatewayapi.ExitError. The Recorder is always nil: nothing is sampled.
+func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, p executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
+	if id == "" {
+		id = identity.NewID()
+	}
+	signalStarted := sync.OnceFunc(func() {
+		if started != nil {
+			close(started)
+		}
+	})
+	defer signalStarted()
+	if err := executor.ValidContainerID(id); err != nil {
+		return nil, err
+	}
+	st, err := e.register(id)
+	if err != nil {
+		return nil, err
+	}
+	defer e.unregister(id, st)
+
+	err = e.withBundle(ctx, id, root, mounts, p.Meta, func(b *bundle) error {
+		st.rootfs, st.plan = b.rootfs, b.plan
+		return e.start(ctx, b.plan, p, func(pid int) {
+			st.pid = pid
+			close(st.started)
+			signalStarted()
+		})
+	})
+	return nil, err
 }
 
-func (e *stepExecutor) Exec(context.Context, string, executor.ProcessInfo) error {
-	return errors.ErrUnsupported
+func (e *stepExecutor) register(id string) (*step, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.running[id]; ok {
+		return nil, fmt.Errorf("step %q is already running", id)
+	}
+	st := &step{started: make(chan struct{}), done: make(chan struct{})}
+	e.running[id] = st
+	return st, nil
 }
 
-// Init runs the child side: it sets up the namespaces from inside and becomes the step. It never returns.
-func Init() { os.Exit(125) }
+func (e *stepExecutor) unregister(id string, st *step) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.running, id)
+	close(st.done)
+}
+
+// checkMeta refuses what this executor can't do, so that no request is dropped in silence.
+func checkMeta(meta executor.Meta) error {
+	switch {
+	case len(meta.Args) == 0:
+		return errors.New("step has no command")
+	case meta.Proxy != nil:
+		return errors.New("proxy network provider is not available")
+	case len(meta.CDIDevices) > 0:
+		return errors.New("CDI devices are not available")
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package executor
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// enterNetwork joins the network namespace that a provider has made, or brings the loopback of a new one up.
+func enterNetwork(p *plan) error {
+	if p.NetNS != "" {
+		fd, err := unix.Open(p.NetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return setup(err, "open network namespace")
+		}
+		defer closing(fd)
+		return setup(unix.Setns(fd, unix.CLONE_NEWNET), "join network namespace")
+	}
+	if p.Loopback {
+		return setup(loopbackUp(), "bring loopback up")
+	}
+	return nil
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer closing(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}

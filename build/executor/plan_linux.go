@@ -1,0 +1,64 @@
+package executor
+
+import "golang.org/x/sys/unix"
+
+// plan is all that the child needs to know, as plain data: it crosses a socket in gob, which unlike JSON keeps bytes
+// that are no UTF-8. What can be decided before the namespaces exist is decided in the parent.
+type plan struct {
+	Rootfs       string
+	RootReadonly bool
+	Devices      bool // device nodes work on any mount, as --security=insecure has it
+	Mounts       []mountPlan
+	Nodes        []nodePlan
+	Masked       []string
+	Readonly     []string
+
+	Hostname string
+	Loopback bool   // bring lo up: the network namespace is new
+	NetNS    string // join this network namespace; "" for none
+
+	Terminal bool
+	Args     []string
+	Env      []string // without doubles
+	Cwd      string
+
+	UID, GID   uint32
+	Groups     []uint32
+	KeepGroups bool // setgroups is denied in this user namespace
+	Rlimits    []rlimitPlan
+	Caps       capSets
+	NoNewPrivs bool
+	Seccomp    []unix.SockFilter // empty: none
+
+	// CloneFlags are the namespaces to make. A supervisor makes them for its child; else the engine already has.
+	CloneFlags uintptr
+	Supervise  bool
+	// Join is the pid of a step's first process whose namespaces are entered instead of making new ones; 0: none.
+	Join int
+	// Probe only tries to mount a new procfs.
+	Probe bool
+}
+
+// mountPlan is one mount, in the order of the OCI spec.
+type mountPlan struct {
+	Source string
+	Target string // inside the rootfs
+	Type   string // "" for a bind mount
+	Flags  uintptr
+	Attrs  uint64 // of a bind mount: what mount_setattr sets
+	Rec    bool
+	Data   string
+}
+
+// nodePlan is a device node: the host's own is bound over an empty file.
+type nodePlan struct {
+	Path         string
+	Block        bool
+	Major, Minor uint32
+	Optional     bool // left out where the host has none
+}
+
+type rlimitPlan struct {
+	Resource   int
+	Soft, Hard uint64
+}
