@@ -95,19 +95,23 @@ func (s *suite) close() error {
 	return errors.Join(os.RemoveAll(s.dir), removeAccounts(context.Background(), s.accounts))
 }
 
-// setup gives a story its own home, store and configuration, and makes its folder reachable for other users.
+// setup gives a story its own home, store and configuration, apart from its files, so that "." is a clean build
+// context; and makes all of that reachable for other users.
 func (s *suite) setup(env *testscript.Env) error {
-	home := filepath.Join(env.WorkDir, "home")
-	store := filepath.Join(env.WorkDir, "store")
-	err := errors.Join(
+	state, err := os.MkdirTemp(s.dir, "story-")
+	if err != nil {
+		return err
+	}
+	home, store, tmp := filepath.Join(state, "home"), filepath.Join(state, "store"), filepath.Join(state, "tmp")
+	err = errors.Join(
 		os.Chmod(filepath.Dir(env.WorkDir), 0o711),
-		os.Chmod(env.WorkDir, 0o777|os.ModeSticky),
-		os.Mkdir(home, 0o755),
+		os.Chmod(env.WorkDir, 0o777|os.ModeSticky), os.Remove(filepath.Join(env.WorkDir, ".tmp")),
+		os.Chmod(state, 0o755), os.Mkdir(home, 0o755), os.Mkdir(tmp, 0o777), os.Chmod(tmp, 0o777|os.ModeSticky),
 	)
 	env.Vars = append(
 		env.Vars,
 		"PATH="+s.bin()+string(os.PathListSeparator)+os.Getenv("PATH"),
-		"HOME="+home, "WHERRY_STORE="+store, "STORE="+store,
+		"STATE="+state, "TMPDIR="+tmp, "HOME="+home, "WHERRY_STORE="+store, "STORE="+store,
 		// Never a name from the host that a story runs on.
 		"XDG_RUNTIME_DIR=", "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
 	)

@@ -75,12 +75,13 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 			o.Faults[key] = atoi(ts, value)
 		}
 	}
-	r := testreg.Start(o)
+	r, err := testreg.Start(o)
+	ts.Check(err)
 	ts.Defer(r.Close)
 	storyOf(ts).registries[args[0]] = &endpoint{inner: r, addr: r.Addr()}
 	ts.Setenv(args[0], r.Addr())
 	if o.TLS {
-		file := filepath.Join(ts.Getenv("WORK"), args[0]+"-ca.crt")
+		file := filepath.Join(ts.Getenv("STATE"), args[0]+"-ca.crt")
 		ts.Check(os.WriteFile(file, r.CA(), 0o644))
 		ts.Setenv(args[0]+"_CA", file)
 	}
@@ -94,7 +95,7 @@ func atoi(ts *testscript.TestScript, text string) int {
 
 // cmdDebianRegistry: debian-registry NAME [USER:PASSWORD] runs Debian's docker-registry until the story ends; its address is in $NAME.
 func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
-	dir := filepath.Join(ts.Getenv("WORK"), "docker-registry-"+args[0])
+	dir := filepath.Join(ts.Getenv("STATE"), "docker-registry-"+args[0])
 	ts.Check(os.MkdirAll(dir, 0o755))
 	addr := freeAddress(ts)
 	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr)

@@ -31,8 +31,8 @@ func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exe
 		if !ok {
 			ts.Fatalf("no user %q; does the story say \"need root\"?", args[1])
 		}
-		ts.Check(who.makeHome(ts.Getenv("WORK")))
-		env, credential = append(env, who.environment(ts.Getenv("WORK"))...), who.credential()
+		ts.Check(who.makeHome(ts.Getenv("STATE")))
+		env, credential = append(env, who.environment(ts.Getenv("STATE"))...), who.credential()
 		args = args[2:]
 	}
 	var stdin io.Reader
@@ -54,7 +54,7 @@ func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exe
 func environment(ts *testscript.TestScript) []string {
 	var env []string
 	for _, key := range []string{
-		"PATH", "HOME", "TMPDIR", "WORK", "WHERRY_STORE", "STORE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
+		"PATH", "HOME", "TMPDIR", "WORK", "STATE", "WHERRY_STORE", "STORE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
 		"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SECRET", "OTEL_EXPORTER_OTLP_ENDPOINT", "TRACEPARENT", "SOURCE_DATE_EPOCH", "TERM", "LANG",
 	} {
 		if value := ts.Getenv(key); value != "" {
@@ -129,7 +129,7 @@ func cmdRefused(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	store := ts.Getenv("WHERRY_STORE")
 	if len(args) > 2 && args[0] == "as" {
-		store = storyOf(ts).suite.accounts[args[1]].store(ts.Getenv("WORK"))
+		store = storyOf(ts).suite.accounts[args[1]].store(ts.Getenv("STATE"))
 	}
 	before := sealOf(store)
 	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)

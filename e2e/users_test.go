@@ -99,24 +99,24 @@ func removeAccounts(ctx context.Context, accounts map[string]account) error {
 	return nil
 }
 
-func (a account) home(work string) string { return filepath.Join(work, "home-"+a.name) }
+func (a account) home(state string) string { return filepath.Join(state, "home-"+a.name) }
 
 // store is where the user's images are, without any setting.
-func (a account) store(work string) string {
-	return filepath.Join(a.home(work), ".local", "share", "wherry", "store")
+func (a account) store(state string) string {
+	return filepath.Join(a.home(state), ".local", "share", "wherry", "store")
 }
 
-func (a account) makeHome(work string) error {
-	err := os.Mkdir(a.home(work), 0o755)
+func (a account) makeHome(state string) error {
+	err := os.Mkdir(a.home(state), 0o755)
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}
-	return errors.Join(err, os.Chown(a.home(work), int(a.uid), int(a.gid)))
+	return errors.Join(err, os.Chown(a.home(state), int(a.uid), int(a.gid)))
 }
 
 // environment is what differs from the script's; an empty value is as good as none.
-func (a account) environment(work string) []string {
-	return []string{"HOME=" + a.home(work), "USER=" + a.login, "LOGNAME=" + a.login, "WHERRY_STORE=", "TMPDIR=/tmp"}
+func (a account) environment(state string) []string {
+	return []string{"HOME=" + a.home(state), "USER=" + a.login, "LOGNAME=" + a.login, "WHERRY_STORE="}
 }
 
 func (a account) credential() *syscall.Credential {

@@ -62,15 +62,15 @@ func validStore(dir string) error {
 			errs = append(errs, fmt.Errorf("%s is there twice", called))
 		}
 		seen[called] = true
-		if err := validEntry(index, d); err != nil {
+		if err := validEntry(dir, index, d); err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", d.Digest, called, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// validEntry checks an image, or those images of an index whose manifests are there: an index may be sparse.
-func validEntry(in v1.ImageIndex, d v1.Descriptor) error {
+// validEntry checks an image, or those images of an index that are there: an index may be sparse.
+func validEntry(dir string, in v1.ImageIndex, d v1.Descriptor) error {
 	if d.MediaType.IsImage() {
 		img, err := in.Image(d.Digest)
 		if err != nil {
@@ -91,13 +91,10 @@ func validEntry(in v1.ImageIndex, d v1.Descriptor) error {
 		if child.Platform != nil && child.Platform.OS == "unknown" {
 			continue // an attestation: its layers are no file systems
 		}
-		err := validEntry(index, child)
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, missing := index.Image(child.Digest); errors.Is(missing, fs.ErrNotExist) {
-				continue
-			}
+		if !complete(dir, child.Digest) {
+			continue
 		}
-		if err != nil {
+		if err := validEntry(dir, index, child); err != nil {
 			return fmt.Errorf("%s: %w", child.Platform, err)
 		}
 		present++
@@ -106,6 +103,26 @@ func validEntry(in v1.ImageIndex, d v1.Descriptor) error {
 		return errors.New("none of its images is there")
 	}
 	return nil
+}
+
+// complete says whether a manifest and all that it names is in a layout.
+func complete(dir string, digest v1.Hash) bool {
+	blob := func(h v1.Hash) string { return filepath.Join(dir, "blobs", h.Algorithm, h.Hex) }
+	file, err := os.Open(blob(digest))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	manifest, err := v1.ParseManifest(file)
+	if err != nil {
+		return false
+	}
+	for _, d := range append(manifest.Layers, manifest.Config) {
+		if _, err := os.Stat(blob(d.Digest)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func validBlobs(dir string) error {

@@ -4,7 +4,6 @@
 package testreg
 
 import (
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -21,7 +20,7 @@ import (
 
 // Options of a registry. The zero value is plain HTTP, open to everyone, without faults.
 type Options struct {
-	TLS      bool           // serve HTTPS with a certificate of httptest's own authority
+	TLS      bool           // serve HTTPS with a certificate of an authority of its own
 	Auth     string         // "", "basic" or "token"
 	User     string         // who may come in
 	Password string         //
@@ -32,24 +31,30 @@ type Options struct {
 // Registry is a running registry.
 type Registry struct {
 	front, back *httptest.Server
+	ca          []byte
 	options     Options
 	mu          sync.Mutex
 	log         []string
 }
 
 // Start runs a registry on a free port of the loopback interface until Close.
-func Start(o Options) *Registry {
+func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
 	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
 	r.back = httptest.NewServer(store)
 	r.front = httptest.NewUnstartedServer(r.logged(r.guarded(r.faulty(store))))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if o.TLS {
-		r.front.StartTLS()
-	} else {
+	if !o.TLS {
 		r.front.Start()
+		return r, nil
 	}
-	return r
+	var err error
+	if r.ca, r.front.TLS, err = authority(); err != nil {
+		r.back.Close()
+		return nil, err
+	}
+	r.front.StartTLS()
+	return r, nil
 }
 
 // Close ends the registry; requests under way are cut off.
@@ -62,13 +67,8 @@ func (r *Registry) Close() {
 // Addr is "127.0.0.1:PORT", as it stands in an image's name.
 func (r *Registry) Addr() string { return r.front.Listener.Addr().String() }
 
-// CA is the PEM certificate that a client has to trust for TLS.
-func (r *Registry) CA() []byte {
-	if r.front.Certificate() == nil {
-		return nil
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.front.Certificate().Raw})
-}
+// CA is the certificate, in PEM, of the authority that a client has to trust; nil without TLS.
+func (r *Registry) CA() []byte { return r.ca }
 
 // Requests returns "METHOD PATH" of every request so far.
 func (r *Registry) Requests() []string {
