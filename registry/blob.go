@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -167,14 +166,25 @@ func (s *session) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.R
 		kind = "/manifests/"
 		header["Accept"] = []string{acceptable(), string(d.MediaType)}
 	}
-	if offset > 0 {
-		header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
-	}
+	setRange(header, d, offset)
 	resp, err := s.get(ctx, s.repo+kind+d.Digest.String(), header)
+	var status *StatusError
+	if errors.As(err, &status) && status.Status == http.StatusRequestedRangeNotSatisfiable {
+		header.Del("Range") // some servers do not know ranges, and say so
+		resp, err = s.get(ctx, s.repo+kind+d.Digest.String(), header)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return s.from(resp, offset)
+}
+
+// setRange asks for d from offset on. The end is named, as not all servers know
+// open ranges.
+func setRange(h http.Header, d v1.Descriptor, offset int64) {
+	if offset > 0 {
+		h.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, d.Size-1))
+	}
 }
 
 // from gives the body of resp from offset on: servers may ignore a range.
@@ -225,9 +235,7 @@ func (c *Client) foreign(ctx context.Context, address string, d v1.Descriptor, o
 	if err != nil {
 		return nil, err
 	}
-	if offset > 0 {
-		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
-	}
+	setRange(req.Header, d, offset)
 	resp, err := s.client().Do(req)
 	if err != nil {
 		return nil, s.fault(err)

@@ -2,8 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"sync"
 
 	"github.com/distribution/reference"
@@ -123,10 +121,3 @@ func (c *Client) anonymous(scheme, host string) *session {
 		auth: &authorizer{to: to, login: func() (authn.AuthConfig, error) { return authn.AuthConfig{}, nil }},
 	}
 }
-
-// Push sends src and everything reachable from it to ref.
-func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) error {
-	return errNotYet
-}
-
-var errNotYet = errors.New("x")

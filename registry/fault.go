@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -50,7 +52,7 @@ func (s *session) refused(resp *http.Response) error {
 
 // refusal is the error for a status of HTTP.
 func (s *session) refusal(status int, h http.Header, message string) error {
-	if status == http.StatusNotFound {
+	if status == http.StatusNotFound && s.after == nil { // a push creates what is not there
 		return &NotFoundError{Ref: s.ref}
 	}
 	err := s.to.refusal(status, h, message, s.auth.sentCredentials())
@@ -78,18 +80,24 @@ func (e *endpoint) fault(err error) error {
 	var (
 		unreachable *UnreachableError
 		untrusted   *TLSError
-		net         net.Error
+		network     net.Error
+		request     *url.Error
 	)
+	if errors.As(err, &request) {
+		err = request.Err // its address may be a stand-in, and says too much
+	}
 	switch {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, errStalled),
-		errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &net):
+		errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &network):
 		return err
 	case errors.As(err, &unreachable), errors.As(err, &untrusted):
 		return err
 	case isTLS(err):
 		return &TLSError{Host: e.host, Plain: errors.Is(err, http.ErrSchemeMismatch), Err: err}
-	case errors.As(err, &net), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
 		return &UnreachableError{Host: e.host, Err: err}
+	case request != nil:
+		return fmt.Errorf("registry %s: %w", e.host, err)
 	}
 	return err
 }

@@ -23,6 +23,9 @@ type session struct {
 	agent  string
 	limits limits
 	tries  int // of one request
+
+	// after sees, and may change, every answer that is not tried again.
+	after func(*http.Request, *http.Response)
 }
 
 // apiHost stands for the endpoint in the requests of ggcr, which knows no paths
@@ -53,16 +56,24 @@ func (s *session) RoundTrip(in *http.Request) (*http.Response, error) {
 		}
 	}
 	resp, err := s.persist(req)
-	if err == nil && abstract {
+	if err != nil {
+		return nil, err
+	}
+	if abstract {
 		absoluteLocation(resp, req.URL)
 	}
-	return resp, err
+	if s.after != nil {
+		s.after(req, resp)
+	}
+	return resp, nil
 }
 
 // locate turns ggcr's idea of a URL into the real one.
 func (s *session) locate(req *http.Request) {
 	u := s.to.url(strings.TrimPrefix(req.URL.Path, "/v2/"))
-	u.RawQuery = req.URL.RawQuery
+	q := req.URL.Query()
+	q.Del("origin") // no specification has it, and it would name the stand-in
+	u.RawQuery = q.Encode()
 	req.URL, req.Host = u, ""
 }
 
@@ -116,14 +127,16 @@ func (s *session) worthRetrying(req *http.Request, resp *http.Response, err erro
 	return s.limits.pause(try, retryAfter(resp.Header, time.Now()))
 }
 
-// repeatable: an upload session may have taken half of a PATCH; whoever pushes
-// has to begin anew.
+// repeatable: an upload session may have taken half of a PATCH, or all of a blob
+// before it failed to say so; whoever pushes has to begin anew.
 func repeatable(req *http.Request) bool {
 	switch req.Method {
 	case http.MethodGet, http.MethodHead:
 		return true
+	case http.MethodPost:
+		return req.Body == nil || req.Body == http.NoBody
 	case http.MethodPut:
-		return req.Body == nil || req.GetBody != nil
+		return strings.Contains(req.URL.Path, "/manifests/") && req.GetBody != nil
 	}
 	return false
 }
@@ -182,14 +195,14 @@ func (s *session) authorized(req *http.Request) (*http.Response, error) {
 	return s.send(req, better)
 }
 
-// send puts req on the wire. Uploads are not watched: their answers come late.
+// send puts req on the wire.
 func (s *session) send(req *http.Request, proof string) (*http.Response, error) {
 	if proof != "" {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", proof)
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		return s.to.base.RoundTrip(req)
+		return watchedUpload(s.to.base, req, s.limits.stall)
 	}
 	return watched(s.to.base, req, s.limits.stall)
 }

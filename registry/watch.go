@@ -76,3 +76,60 @@ func (b *watchedBody) Close() error {
 	b.cancel()
 	return err
 }
+
+// watchedUpload sends r through t and gives up when the other side takes nothing
+// more. Once it has everything, its answer may take longer.
+func watchedUpload(t http.RoundTripper, r *http.Request, stall time.Duration) (*http.Response, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return t.RoundTrip(r)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	body := &watchedUploadBody{inner: r.Body, timer: time.AfterFunc(stall, func() { cancel(errStalled) }), stall: stall}
+	r = r.WithContext(ctx)
+	r.Body = body
+	resp, err := t.RoundTrip(r)
+	body.timer.Stop()
+	if err != nil {
+		err = causeOf(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &closing{resp.Body, func() { cancel(nil) }}
+	return resp, nil
+}
+
+// watchedUploadBody is a body that has to keep being read.
+type watchedUploadBody struct {
+	inner io.ReadCloser
+	timer *time.Timer
+	stall time.Duration
+}
+
+// Read implements [io.Reader]. How long the source takes is not the registry's
+// fault.
+func (b *watchedUploadBody) Read(p []byte) (int, error) {
+	b.timer.Stop()
+	n, err := b.inner.Read(p)
+	if err == nil {
+		b.timer.Reset(b.stall)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *watchedUploadBody) Close() error {
+	b.timer.Stop()
+	return b.inner.Close()
+}
+
+// closing does one thing more when it is closed.
+type closing struct {
+	io.ReadCloser
+	then func()
+}
+
+// Close implements [io.Closer].
+func (c *closing) Close() error {
+	defer c.then()
+	return c.ReadCloser.Close()
+}
