@@ -115,35 +115,32 @@ func entryNames(names []string, h v1.Hash) ([]string, error) {
 	return full, nil
 }
 
-// name makes names point at d, whose content is in the store, in one step.
-func (s *Store) name(ctx context.Context, d v1.Descriptor, names []string) (*Image, error) {
+// surveyed is an image of d, which is in the store, with its facts at hand.
+func (s *Store) surveyed(d v1.Descriptor) *Image {
 	img := &Image{store: s, desc: d}
 	known := img.survey()
 	img.facts = func() facts { return known }
-	if len(names) > 0 {
-		img.name, img.refName = names[0], names[0]
-	}
-	err := s.edit(ctx, func(x *index) (bool, error) { return x.pointAll(d, names, known, time.Now()) })
+	return img
+}
+
+// name makes names point at d, whose content is in the store, in one step. The
+// image that comes back has the first one.
+func (s *Store) name(ctx context.Context, d v1.Descriptor, names []string) (*Image, error) {
+	images, err := s.nameAll(ctx, []*loaded{{desc: d, names: names}})
 	if err != nil {
 		return nil, err
 	}
-	return img, nil
+	return images[0], nil
 }
 
-// pointAll makes each name point at d, and every entry of d know its facts.
-func (x *index) pointAll(d v1.Descriptor, names []string, known facts, now time.Time) (changed bool, err error) {
-	if len(names) == 0 {
-		names = []string{""}
+// pointTo makes the image's name point at it, and every entry of its digest know
+// its facts.
+func (x *index) pointTo(img *Image, now time.Time) (changed bool, err error) {
+	if changed, err = x.point(img.desc, img.name, now); err != nil {
+		return false, err
 	}
-	for _, n := range names {
-		c, err := x.point(d, n, now)
-		if err != nil {
-			return false, err
-		}
-		changed = changed || c
-	}
-	for _, e := range x.of(d.Digest.String()) {
-		c, err := e.annotate(known.annotations())
+	for _, e := range x.of(img.desc.Digest.String()) {
+		c, err := e.annotate(img.facts().annotations())
 		if err != nil {
 			return false, err
 		}

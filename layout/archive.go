@@ -1,0 +1,385 @@
+package layout
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Bounds on an archive.
+const (
+	maxFiles     = 200_000
+	maxArchived  = 256 << 20 // bytes of all manifests, configs and other JSON in one archive
+	maxLinks     = 16        // links that lead to links
+	maxTrailer   = 64 << 20  // zero bytes after the end of the archive
+	maxSettling  = 4         // files on their way to the disk while the next is read
+	tarBlockSize = 512
+)
+
+// archive is what was read of a tar stream: JSON in memory, the rest in files of
+// the ingest folder, everything hashed.
+type archive struct {
+	store    *Store
+	progress Progress
+	files    map[string]*item // by clean path
+	links    map[string]string
+	blobs    map[v1.Hash]*item
+	kept     int64    // bytes in memory
+	temps    []string // files of the ingest folder
+	settling errgroup.Group
+}
+
+// item is one regular file of an archive.
+type item struct {
+	digest  v1.Hash // of the algorithm in its path; else SHA-256
+	size    int64
+	raw     []byte      // small JSON is here
+	temp    string      // other content is in this file; "" if the store has it anyway
+	packing compression // told by the first bytes
+}
+
+func (i *item) descriptor() v1.Descriptor { return v1.Descriptor{Digest: i.digest, Size: i.size} }
+
+func archiveError(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return &InvalidError{What: "archive", Reason: "it is truncated"}
+	case errors.Is(err, tar.ErrHeader):
+		return &InvalidError{What: "archive", Reason: "not a tar archive", Err: err}
+	default:
+		return &InvalidError{What: "archive", Reason: "it can't be read", Err: err}
+	}
+}
+
+// readArchive reads r to its end. Whatever it returns must be cleaned up.
+func (s *Store) readArchive(ctx context.Context, r io.Reader, p Progress) (*archive, error) {
+	a := &archive{
+		store: s, progress: p,
+		files: map[string]*item{}, links: map[string]string{}, blobs: map[v1.Hash]*item{},
+	}
+	a.settling.SetLimit(maxSettling)
+	source := &countingReader{ctx: ctx, r: r}
+	stream, free, err := unpack(source)
+	if err != nil {
+		return a, source.cause(err)
+	}
+	defer free()
+	if err := a.readTar(stream); err != nil {
+		return a, errors.Join(source.cause(err), a.settling.Wait())
+	}
+	return a, a.settling.Wait()
+}
+
+// countingReader keeps failures of the stream itself apart from what is wrong
+// with its content, and ends when ctx does.
+type countingReader struct {
+	ctx context.Context //nolint:containedctx // an io.Reader has no other way to get it
+	r   io.Reader
+	err error
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	if c.err = c.ctx.Err(); c.err != nil {
+		return 0, c.err
+	}
+	n, err := c.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
+		c.err = err
+	}
+	return n, err
+}
+
+func (c *countingReader) cause(err error) error {
+	if c.err != nil {
+		return c.err
+	}
+	return err
+}
+
+// cleanUp removes what didn't become a blob.
+func (a *archive) cleanUp() {
+	_ = a.settling.Wait()
+	for _, t := range a.temps {
+		_ = os.Remove(t)
+	}
+}
+
+func (a *archive) readTar(stream io.Reader) error {
+	tr := tar.NewReader(stream)
+	for n := 0; ; n++ {
+		h, err := tr.Next()
+		if err == io.EOF { //nolint:errorlint // archive/tar returns it bare
+			break
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+		if n == maxFiles {
+			return invalid("archive", "more than %d files", maxFiles)
+		}
+		if err := a.entry(h, tr); err != nil {
+			return err
+		}
+	}
+	if len(a.files) == 0 {
+		return invalid("archive", "there is nothing in it")
+	}
+	return drain(stream)
+}
+
+// drain reads what follows the archive: padding only, and with it the checksum
+// of the compression around it.
+func drain(r io.Reader) error {
+	buf := make([]byte, 64<<10)
+	zero := make([]byte, len(buf))
+	for total := 0; ; {
+		n, err := r.Read(buf)
+		if total += n; !bytes.Equal(buf[:n], zero[:n]) || total > maxTrailer {
+			return invalid("archive", "something else follows after its end")
+		}
+		if err == io.EOF { //nolint:errorlint // a Reader returns it bare
+			return nil
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+	}
+}
+
+func (a *archive) entry(h *tar.Header, content io.Reader) error {
+	name, err := cleanName(h.Name)
+	if err != nil || name == "." {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse:
+		i, err := a.read(name, h.Size, content)
+		if err != nil {
+			return err
+		}
+		return a.add(name, i)
+	case tar.TypeSymlink:
+		return a.link(name, path.Join(path.Dir(name), h.Linkname), h.Linkname)
+	case tar.TypeLink:
+		return a.link(name, h.Linkname, h.Linkname)
+	}
+	return nil
+}
+
+// cleanName takes "./" and the like away and refuses what leaves the archive.
+// Nothing is ever extracted by name; an archive like that is just not trusted.
+func cleanName(name string) (string, error) {
+	clean := path.Clean(name)
+	if !fs.ValidPath(clean) {
+		return "", invalid("archive", "the name %q leads out of it", name)
+	}
+	return clean, nil
+}
+
+func (a *archive) link(name, target, stated string) error {
+	clean := path.Clean(target)
+	if path.IsAbs(stated) || !fs.ValidPath(clean) {
+		return invalid("archive", "the link %q leads out of it, to %q", name, stated)
+	}
+	if a.files[name] != nil || a.links[name] != "" && a.links[name] != clean {
+		return invalid("archive", "%q is in it twice", name)
+	}
+	a.links[name] = clean
+	return nil
+}
+
+func (a *archive) add(name string, i *item) error {
+	if was := a.files[name]; was != nil && was.digest != i.digest || a.links[name] != "" {
+		return invalid("archive", "%q is in it twice", name)
+	}
+	a.files[name] = i
+	if was := a.blobs[i.digest]; was == nil {
+		a.blobs[i.digest] = i
+	}
+	return nil
+}
+
+// blobName is the digest that a path below blobs promises.
+func blobName(name string) (v1.Hash, bool) {
+	parts := strings.Split(name, "/")
+	if len(parts) != 3 || parts[0] != blobsDir {
+		return v1.Hash{}, false
+	}
+	h, err := v1.NewHash(parts[1] + ":" + parts[2])
+	return h, err == nil
+}
+
+// read takes one file in, and checks it against the digest in its name.
+func (a *archive) read(name string, size int64, content io.Reader) (*item, error) {
+	want, isBlob := blobName(name)
+	if !isBlob {
+		want.Algorithm = "sha256"
+	}
+	head, err := readAtMost(content, min(size, tarBlockSize))
+	if err != nil {
+		return nil, archiveError(err)
+	}
+	i := &item{size: size, packing: sniff(head)}
+	content = io.MultiReader(bytes.NewReader(head), content)
+	known := isBlob && a.store.has(v1.Descriptor{Digest: want, Size: size})
+	switch {
+	case len(head) > 0 && (head[0] == '{' || head[0] == '[') && size <= maxConfig:
+		err = a.keep(i, want.Algorithm, content)
+	case known:
+		err = a.skip(i, want, content)
+	default:
+		err = a.spool(i, want, content)
+	}
+	if err == nil && isBlob && i.digest != want {
+		err = &DigestError{Digest: want, Size: size, Got: i.digest, Bytes: size}
+	}
+	return i, err
+}
+
+// keep reads JSON into memory.
+func (a *archive) keep(i *item, algorithm string, content io.Reader) error {
+	if a.kept += i.size; a.kept > maxArchived {
+		return invalid("archive", "more than %d bytes of manifests and configs in it", maxArchived)
+	}
+	raw, err := readAtMost(content, i.size)
+	if err != nil {
+		return archiveError(err)
+	}
+	h, err := v1.Hasher(algorithm)
+	if err != nil {
+		return err
+	}
+	h.Write(raw)
+	i.raw, i.digest = raw, sum(algorithm, h)
+	return nil
+}
+
+// skip only hashes what the store has: an archive that lies is refused anyway.
+func (a *archive) skip(i *item, want v1.Hash, content io.Reader) error {
+	h, err := v1.Hasher(want.Algorithm)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(h, content, make([]byte, bufferSize)); err != nil {
+		return archiveError(err)
+	}
+	i.digest = sum(want.Algorithm, h)
+	report(a.progress, i.descriptor(), i.size)
+	return nil
+}
+
+// spool writes content into the ingest folder.
+func (a *archive) spool(i *item, want v1.Hash, content io.Reader) error {
+	g, err := a.store.newIngest(want.Algorithm)
+	if err != nil {
+		return err
+	}
+	i.temp = g.file.Name()
+	a.temps = append(a.temps, i.temp)
+	buf := make([]byte, min(bufferSize, i.size+1))
+	for g.n < i.size {
+		n, err := content.Read(buf)
+		if _, err := g.Write(buf[:n]); err != nil {
+			return errors.Join(err, g.file.Close())
+		}
+		if want.Hex != "" && g.n < i.size {
+			report(a.progress, v1.Descriptor{Digest: want, Size: i.size}, g.n)
+		}
+		if err != nil && g.n < i.size {
+			return errors.Join(archiveError(err), g.file.Close())
+		}
+	}
+	i.digest = sum(want.Algorithm, g.hash)
+	a.settling.Go(func() error {
+		err := g.settle()
+		report(a.progress, i.descriptor(), i.size)
+		return err
+	})
+	return nil
+}
+
+// file is the content at a path, through links.
+func (a *archive) file(name string) (*item, error) {
+	clean, err := cleanName(name)
+	if err != nil {
+		return nil, err
+	}
+	for range maxLinks {
+		if i := a.files[clean]; i != nil {
+			return i, nil
+		}
+		next, ok := a.links[clean]
+		if !ok {
+			return nil, invalid("archive", "%q is missing", name)
+		}
+		clean = next
+	}
+	return nil, invalid("archive", "%q is a link that leads nowhere", name)
+}
+
+// json is the JSON at a path, nil if there is none.
+func (a *archive) json(name string) []byte {
+	if i, err := a.file(name); err == nil {
+		return i.raw
+	}
+	return nil
+}
+
+// blob is the item of a digest, nil if the archive has none.
+func (a *archive) blob(h v1.Hash) *item {
+	if i := a.blobs[h]; i != nil {
+		return i
+	}
+	i, err := a.file(path.Join(blobsDir, h.Algorithm, h.Hex)) // a link to what has another name
+	if err != nil || i.digest != h {
+		return nil
+	}
+	return i
+}
+
+// has reports whether d is in the archive, or in the store already.
+func (a *archive) has(d v1.Descriptor) bool {
+	if i := a.blob(d.Digest); i != nil && i.size == d.Size {
+		return true
+	}
+	return a.store.has(d)
+}
+
+// readDoc is the archive's [reader].
+func (a *archive) readDoc(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
+	i := a.blob(d.Digest)
+	if i == nil || i.raw == nil {
+		return a.store.read(ctx, d, limit)
+	}
+	if i.size != d.Size {
+		return nil, &DigestError{Digest: d.Digest, Size: d.Size, Bytes: i.size}
+	}
+	return i.raw, nil
+}
+
+// place brings d from the archive into the store.
+func (a *archive) place(d v1.Descriptor) error {
+	i := a.blob(d.Digest)
+	if i == nil || a.store.has(d) {
+		return nil
+	}
+	if i.size != d.Size {
+		return &DigestError{Digest: d.Digest, Size: d.Size, Bytes: i.size}
+	}
+	if i.raw != nil {
+		return a.store.writeBlob(d, i.raw)
+	}
+	if i.temp == "" {
+		return &MissingError{Digest: d.Digest}
+	}
+	return a.store.place(i.temp, d.Digest)
+}
