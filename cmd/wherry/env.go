@@ -150,7 +150,16 @@ func (e *env) credentials() (*registry.Credentials, error) {
 			podman = append(podman, file)
 		}
 	}
-	return registry.LoadCredentials(e.dockerConfigDir(), podman...)
+	stored, err := registry.LoadCredentials(e.dockerConfigDir(), podman...)
+	if err != nil {
+		return nil, err
+	}
+	if given := e.Getenv("DOCKER_AUTH_CONFIG"); given != "" { // as CI systems hand it over
+		if err := stored.Override([]byte(given)); err != nil {
+			return nil, fmt.Errorf("DOCKER_AUTH_CONFIG: %w", err)
+		}
+	}
+	return stored, nil
 }
 
 func (e *env) dockerConfigDir() string {

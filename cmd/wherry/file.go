@@ -28,6 +28,9 @@ func writeFile(name string, write func(io.Writer) error) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
 	if err != nil {
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			e.Path = name // what was asked for, not the temporary name
+		}
 		return err
 	}
 	if err = fill(f, write); err == nil {

@@ -10,6 +10,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/layout"
@@ -61,7 +63,7 @@ type inspection struct {
 	Size         int64
 	RootFS       rootFS
 	Metadata     imageMetadata
-	Descriptor   v1.Descriptor
+	Descriptor   ocispecs.Descriptor
 }
 
 type rootFS struct {
@@ -196,8 +198,9 @@ func inspect(store *layout.Store, ref, want string) (*inspection, error) {
 	if want != "" {
 		shown = f.image
 	}
-	out.ID, out.Size, out.Descriptor = shown.Descriptor().Digest.String(), shown.Size(), shown.Descriptor()
-	out.Descriptor.Annotations = nil // the store's own notes
+	d := shown.Descriptor()
+	out.ID, out.Size = d.Digest.String(), shown.Size()
+	out.Descriptor = ocispecs.Descriptor{MediaType: string(d.MediaType), Digest: digest.Digest(d.Digest.String()), Size: d.Size}
 	for _, layer := range config.RootFS.DiffIDs {
 		out.RootFS.Layers = append(out.RootFS.Layers, layer.String())
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/urfave/cli/v2"
+
+	"github.com/wherry-oci/wherry/registry"
 )
 
 // dockerHub is the registry of login and logout without an argument.
@@ -80,11 +82,14 @@ func runLogin(ctx context.Context, e *env, o loginOptions) error {
 	if err != nil {
 		return err
 	}
-	auth, err := askLogin(ctx, e, o, host)
+	client, err := e.registryClient(nil)
 	if err != nil {
 		return err
 	}
-	client, err := e.registryClient(nil)
+	if o.Username == "" && o.Password == "" && loginAgain(ctx, e, client, stored, host) {
+		return nil
+	}
+	auth, err := askLogin(ctx, e, o, host)
 	if err != nil {
 		return err
 	}
@@ -97,6 +102,33 @@ func runLogin(ctx context.Context, e *env, o loginOptions) error {
 	fmt.Fprintln(&e.Out, "Login Succeeded")
 	return nil
 }
+
+// loginAgain tries the credentials that are kept for host already, as docker does
+// where none are given.
+func loginAgain(ctx context.Context, e *env, client *registry.Client, stored *registry.Credentials, host string) bool {
+	keys, err := stored.Resolve(hostResource(host))
+	if err != nil || keys == authn.Anonymous {
+		return false
+	}
+	auth, err := keys.Authorization()
+	if err != nil {
+		return false
+	}
+	e.say("Authenticating with existing credentials... [Username: %s]", printable(auth.Username))
+	if err := client.CheckLogin(ctx, host, *auth); err != nil {
+		e.say("%s", printable(err.Error()))
+		return false
+	}
+	fmt.Fprintln(&e.Out, "Login Succeeded")
+	return true
+}
+
+// hostResource is a registry as credentials are looked up for it.
+type hostResource string
+
+// String and RegistryStr make it an [authn.Resource].
+func (h hostResource) String() string      { return string(h) }
+func (h hostResource) RegistryStr() string { return string(h) }
 
 // askLogin completes what the flags left open from stdin or the terminal.
 func askLogin(ctx context.Context, e *env, o loginOptions, host string) (authn.AuthConfig, error) {

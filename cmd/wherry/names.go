@@ -53,25 +53,22 @@ func shortID(digest string) string {
 	return hex[:min(12, len(hex))]
 }
 
-// remoteName reads the operand of pull and push. With allTags it must be a bare
-// repository.
-func (e *env) remoteName(typed string, allTags, quiet bool) (reference.Named, error) {
-	ref, err := registry.ParseReference(typed)
+// remoteName reads the operand of pull and push, and returns what is to be told
+// about how it was read. With allTags it must be a bare repository.
+func remoteName(command, typed string, allTags bool) (ref reference.Named, notes []string, err error) {
+	ref, err = registry.ParseReference(typed)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	bare := reference.TrimNamed(ref)
-	if written, err := reference.ParseNormalizedNamed(typed); err != nil || !reference.IsNameOnly(written) {
-		if allTags {
-			return nil, &usageError{command: program + " pull", err: errors.New("tag can't be used with --all-tags/-a")}
-		}
-		return ref, nil
+	written, err := reference.ParseNormalizedNamed(typed)
+	bare := err == nil && reference.IsNameOnly(written)
+	switch {
+	case allTags && !bare:
+		return nil, nil, &usageError{command: program + " " + command, err: errors.New("tag can't be used with --all-tags/-a")}
+	case allTags:
+		return written, nil, nil
+	case bare:
+		notes = []string{"Using default tag: latest"}
 	}
-	if allTags {
-		return bare, nil
-	}
-	if !quiet {
-		e.say("Using default tag: latest")
-	}
-	return ref, nil
+	return ref, notes, nil
 }

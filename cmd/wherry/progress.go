@@ -28,9 +28,10 @@ var (
 // for each that is finished, and nothing where the user wants quiet. Manifests
 // and configs are counted but not shown.
 type progress struct {
-	env   *env
-	quiet bool
-	words progressWords
+	env    *env
+	quiet  bool
+	words  progressWords
+	header []string // said when the first blob is reported: not before an error
 
 	mu      sync.Mutex
 	bars    *mpb.Progress // nil: plain lines
@@ -43,8 +44,8 @@ type layerProgress struct {
 	finished bool
 }
 
-func newProgress(e *env, quiet bool, words progressWords) *progress {
-	p := &progress{env: e, quiet: quiet, words: words, layers: map[v1.Hash]*layerProgress{}}
+func newProgress(e *env, quiet bool, words progressWords, header ...string) *progress {
+	p := &progress{env: e, quiet: quiet, words: words, header: header, layers: map[v1.Hash]*layerProgress{}}
 	if !quiet && e.StderrTTY {
 		p.bars = mpb.New(mpb.WithOutput(e.Stderr), mpb.WithWidth(barWidth))
 		e.sayThrough(p.bars)
@@ -56,6 +57,12 @@ func newProgress(e *env, quiet bool, words progressWords) *progress {
 func (p *progress) update(d v1.Descriptor, written int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.quiet {
+		for _, line := range p.header {
+			p.env.say("%s", line)
+		}
+	}
+	p.header = nil
 	layer, known := p.layers[d.Digest]
 	already := !known && written >= d.Size
 	if !already {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -45,7 +46,7 @@ func newPullCommand(e *env) *cli.Command {
 }
 
 func runPull(ctx context.Context, e *env, o pullOptions) error {
-	ref, err := e.remoteName(o.Ref, o.AllTags, o.Quiet)
+	ref, header, err := remoteName("pull", o.Ref, o.AllTags)
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func runPull(ctx context.Context, e *env, o pullOptions) error {
 	if err != nil {
 		return err
 	}
-	p := &puller{env: e, store: store, quiet: o.Quiet}
+	p := &puller{env: e, store: store, quiet: o.Quiet, header: header}
 	if p.platforms, err = e.wantedPlatforms(o.Platforms); err != nil {
 		return err
 	}
@@ -113,6 +114,7 @@ type puller struct {
 	client    *registry.Client
 	platforms wanted
 	quiet     bool
+	header    []string // to be said above the next image
 }
 
 func (p *puller) tags(ctx context.Context, repo reference.Named) ([]reference.Named, error) {
@@ -134,16 +136,15 @@ func (p *puller) tags(ctx context.Context, repo reference.Named) ([]reference.Na
 
 // pull brings one name into the store and says so in docker's words.
 func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
-	if !p.quiet {
-		p.env.say("%s: Pulling from %s", tagOrDigest(ref), reference.FamiliarName(ref))
-	}
 	img, err := p.client.Get(ctx, ref)
 	if err != nil {
 		return err
 	}
 	before := p.current(ref)
-	show := newProgress(p.env, p.quiet, pullWords)
-	_, err = p.store.Put(ctx, img, layout.PutOptions{
+	p.header = append(p.header, fmt.Sprintf("%s: Pulling from %s", tagOrDigest(ref), reference.FamiliarName(ref)))
+	show := newProgress(p.env, p.quiet, pullWords, p.header...)
+	p.header = nil
+	_, err = p.store.Put(ctx, begun{img, show}, layout.PutOptions{
 		Names:     []string{ref.String()},
 		Platforms: p.platforms.of(img.Descriptor()),
 		Progress:  show.update,
@@ -161,6 +162,21 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
 	}
 	fmt.Fprintln(&p.env.Out, ref.String())
 	return nil
+}
+
+// begun is a remote image that tells when the transfer of a blob begins, so that
+// one which comes in a single piece isn't taken for one that was there.
+type begun struct {
+	*registry.Image
+	show *progress
+}
+
+// Open reads blob d from offset on.
+func (b begun) Open(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	if offset == 0 {
+		b.show.update(d, 0)
+	}
+	return b.Image.Open(ctx, d, offset)
 }
 
 // current is the digest that ref has in the store, zero if it has none.

@@ -45,7 +45,7 @@ func newPushCommand(e *env) *cli.Command {
 }
 
 func runPush(ctx context.Context, e *env, o pushOptions) error {
-	ref, err := e.remoteName(o.Ref, o.AllTags, o.Quiet)
+	ref, header, err := remoteName("push", o.Ref, o.AllTags)
 	if err != nil {
 		return err
 	}
@@ -60,10 +60,8 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 	if err != nil {
 		return concerning("push", o.Ref, err)
 	}
-	if !o.Quiet {
-		e.say("The push refers to repository [%s]", ref.Name())
-	}
-	show := newProgress(e, o.Quiet, pushWords)
+	header = append(header, fmt.Sprintf("The push refers to repository [%s]", ref.Name()))
+	show := newProgress(e, o.Quiet, pushWords, header...)
 	defer show.close()
 	client, err := e.registryClient(show.update)
 	if err != nil {
@@ -107,12 +105,15 @@ func pushOne(ctx context.Context, e *env, client *registry.Client, img *layout.I
 	if err != nil {
 		return fmt.Errorf("the store's name %q: %w", img.Name(), err)
 	}
-	src, err := toPush(e, img, o)
+	src, note, err := toPush(img, o)
 	if err != nil {
 		return err
 	}
 	if err := client.Push(ctx, ref, src); err != nil {
 		return err
+	}
+	if note != "" {
+		e.say("%s", note)
 	}
 	if o.Quiet {
 		fmt.Fprintln(&e.Out, ref.String())
@@ -124,41 +125,39 @@ func pushOne(ctx context.Context, e *env, client *registry.Client, img *layout.I
 }
 
 // toPush returns what of img goes to the registry: the manifest of the platform
-// asked for, the whole index, or the one platform of it that the store has.
-func toPush(e *env, img *layout.Image, o pushOptions) (*layout.Image, error) {
+// asked for, the whole index, or the one platform of it that the store has, with a
+// note that says so.
+func toPush(img *layout.Image, o pushOptions) (src *layout.Image, note string, err error) {
 	if o.Platform != "" {
 		p, err := platform.Parse(o.Platform)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		return img.Select(p)
+		src, err = img.Select(p)
+		return src, "", err
 	}
 	if !img.IsIndex() {
-		return img, nil
+		return img, "", nil
 	}
 	images, missing, whole, err := presentParts(img)
-	if err != nil {
-		return nil, err
+	if err != nil || whole {
+		return img, "", err
 	}
-	switch {
-	case whole:
-		return img, nil
-	case len(images) == 1:
-		one, err := img.Select(images[0].Platform)
-		if err != nil {
-			return nil, err
-		}
-		e.say("note: not every platform of the image is in the store: only %s was pushed\n%s -> %s",
-			platform.Format(images[0].Platform), img.Descriptor().Digest, one.Descriptor().Digest)
-		return one, nil
-	case len(images) == 0:
-		return nil, withHint(errors.New("the store has no platform of this image"),
+	switch len(images) {
+	case 0:
+		return nil, "", withHint(errors.New("the store has no platform of this image"),
 			"%s pull --platform all %s", program, familiarString(img.Name()))
+	case 1:
+		src, err = img.Select(images[0].Platform)
+		if err != nil {
+			return nil, "", err
+		}
+		return src, fmt.Sprintf("note: not all of the multi-platform image is in the store, only %s was pushed\n%s -> %s",
+			platform.Format(images[0].Platform), img.Descriptor().Digest, src.Descriptor().Digest), nil
 	}
 	lacks := firstOf(platformList(missing), "its attestations")
-	return nil, withHint(fmt.Errorf("the store has only %s of the image, not %s", platformList(images), lacks),
-		"%s push --platform %s %s, or first %[1]s pull --platform all %[3]s",
-		program, platform.Format(images[0].Platform), familiarString(img.Name()))
+	return nil, "", withHint(fmt.Errorf("the store has only %s of the image, not %s", platformList(images), lacks),
+		"%s push --platform %s %s", program, platform.Format(images[0].Platform), familiarString(img.Name()))
 }
 
 // presentParts says which platforms of an index the store has and which not, and
