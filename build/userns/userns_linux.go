@@ -1,53 +1,143 @@
 package userns
 
-import "os"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
 
-// InitArg0 is os.Args[0] of the child that waits for its id maps.
+	"golang.org/x/sys/unix"
+)
+
+// InitArg0 is os.Args[0] of the child that waits for its id maps. A program that uses this package must call Init
+// before anything else when it finds itself under this name.
 const InitArg0 = "wherry-userns"
 
-// Mapping says which ids a process can use.
+// insidePrefix stands in front of the original os.Args[0] of a program that Enter has started: unlike a variable of
+// the environment it can't leak into what a build runs.
+const insidePrefix = "wherry-inside:"
+
+// Mapping says which ids a process has.
 type Mapping int
 
 const (
-	// None means that ids are the machine's own: no user namespace.
+	// None: ids are the machine's own, there is no user namespace.
 	None Mapping = iota
-	// Range means a user namespace with many ids.
+	// Range: a user namespace with many ids.
 	Range
-	// Single means a user namespace in which only id 0 exists.
+	// Single: a user namespace in which only id 0 exists.
 	Single
 )
 
-// Options say how to enter.
+// String returns "none", "range" or "single".
+func (m Mapping) String() string {
+	return [...]string{"none", "range", "single"}[m]
+}
+
+// Options say how to enter. The zero value takes the best that is to be had, silently.
 type Options struct {
-	// SingleID maps one id only, even where newuidmap would give a range.
+	// SingleID maps one id only, even for root or where newuidmap would give a range.
 	SingleID bool
 	// Notice is told, once, why a range of ids could not be had; may be nil.
 	Notice func(msg string)
 }
 
-// NotPermittedError says why no user or mount namespace may be made here.
-type NotPermittedError struct {
-	// Reason is one clause, without the operand.
-	Reason string
-	// Hint is a command that helps, or "".
-	Hint string
-	// Err is what the kernel said.
-	Err error
+// Enter runs this program again, with the same arguments, environment, streams and process group, as root of new
+// namespaces, and returns its exit code (128+n if signal n ended it). Signals that would end this process are passed
+// on to it, and it does not outlive this process. entered is false where the caller is inside already: it is the
+// program that Enter has started.
+//
+// A kernel or a container that forbids the namespaces gives a *NotPermittedError; then nothing was run.
+func Enter(o Options) (code int, entered bool, err error) {
+	if strings.HasPrefix(os.Args[0], insidePrefix) {
+		return 0, false, inside()
+	}
+	// The death signal is sent when the thread that started the child ends, so that thread has to stay ours.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	notice := ""
+	for _, try := range attempts(o) {
+		var c *os.Process
+		if c, err = try.start(); err != nil {
+			notice = fmt.Sprintf("%s: %v", try.onFailure, err)
+			continue
+		}
+		if notice != "" && o.Notice != nil {
+			o.Notice(notice)
+		}
+		code, err = attend(c)
+		return code, true, err
+	}
+	return 0, false, notPermitted(err)
 }
 
-func (e *NotPermittedError) Error() string { return "user namespace not permitted: " + e.Reason }
+// inside finishes the work of Enter in the new namespaces.
+func inside() error {
+	// Mounts of the outside come in, none of ours goes out. It is also the test whether we have any rights here:
+	// AppArmor lets a user namespace be made and then denies everything in it.
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return notPermitted(fmt.Errorf("make mounts private: %w", err))
+	}
+	// Gaining capabilities at exec has cleared the death signal. It belongs to a thread, and threads may end.
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+	if errno == unix.ENOTSUP { // with cgo, which has no say over all threads: this one, then
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return fmt.Errorf("set death signal: %w", err)
+		}
+	} else if errno != 0 {
+		return fmt.Errorf("set death signal: %w", errno)
+	}
+	return nil
+}
 
-func (e *NotPermittedError) Unwrap() error { return e.Err }
+// Current says how this process stands: by what its id maps hold, whoever made them.
+func Current() Mapping {
+	uids, gids := mappedIDs("/proc/self/uid_map"), mappedIDs("/proc/self/gid_map")
+	switch {
+	case uids == allIDs && gids == allIDs:
+		return None
+	case uids <= 1 || gids <= 1:
+		return Single
+	}
+	return Range
+}
 
-// Enter re-executes this program, with the same arguments, as root of a new mount namespace (and user namespace,
-// where the caller is not privileged) and returns its exit code (128+n if signal n ended it). entered is false where nothing had to be done: already inside.
-func Enter(o Options) (code int, entered bool, err error) { return 0, false, nil }
+// Init waits until the id maps of this process are written and then runs the program again, which gains the
+// capabilities of root by that. It never returns.
+func Init() {
+	runtime.LockOSThread()
+	// One byte: the maps are there. None: the parent has given up or is gone.
+	if n, err := unix.Read(goAheadFD, make([]byte, 1)); n != 1 || err != nil || len(os.Args) < 2 {
+		os.Exit(startFailed)
+	}
+	unix.CloseOnExec(goAheadFD)
+	args := append([]string{insidePrefix + os.Args[1]}, os.Args[2:]...)
+	if err := unix.Exec("/proc/self/exe", args, os.Environ()); err != nil {
+		os.Exit(startFailed)
+	}
+}
 
-// Init waits for the id maps and runs the program again. It never returns.
-func Init() { os.Exit(125) }
+// attend passes signals on until the child has ended, and returns its exit code.
+func attend(c *os.Process) (int, error) {
+	stop := forwardSignals(c)
+	state, err := c.Wait()
+	stop()
+	if err != nil {
+		return 0, fmt.Errorf("wait for the program in its namespace: %w", err)
+	}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return state.ExitCode(), nil
+}
 
-// Current says how this process stands.
-func Current() Mapping { return None }
-
-// FakeOwnership makes every chown of this process, and of those it starts, succeed without doing anything.
-func FakeOwnership() error { return nil }
+// errnoOf finds the errno in an error of os.StartProcess, whose path would only confuse.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package userns
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// NotPermittedError says why the namespaces can't be made here.
+type NotPermittedError struct {
+	// Reason is the cause in words, as far as it can be told.
+	Reason string
+	// Hint is a command that helps, or "" where none is known.
+	Hint string
+	// Err is what the kernel said; errors.Is finds its errno.
+	Err error
+}
+
+func (e *NotPermittedError) Error() string { return "namespaces are not permitted: " + e.Reason }
+
+// Unwrap returns what the kernel said.
+func (e *NotPermittedError) Unwrap() error { return e.Err }
+
+// notPermitted turns what the kernel says to a refused namespace into a NotPermittedError, and leaves other errors.
+func notPermitted(err error) error {
+	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.ENOSYS, unix.EINVAL} {
+		if errors.Is(err, refusal) {
+			reason, hint := diagnose(err)
+			return &NotPermittedError{Reason: reason, Hint: hint, Err: err}
+		}
+	}
+	return err
+}
+
+// diagnose looks for the cause among those that can be seen, the most certain first.
+func diagnose(err error) (reason, hint string) {
+	switch {
+	case setting("/proc/sys/user/max_user_namespaces") == "0":
+		return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
+	case setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+		return "kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+	case setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" && !errors.Is(err, unix.ENOSPC):
+		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+	case errors.Is(err, unix.ENOSPC):
+		return "there are too many user namespaces", "sudo sysctl -w user.max_user_namespaces=15000"
+	case errors.Is(err, unix.EUSERS):
+		return "user namespaces are nested too deeply", ""
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		return "the kernel has no user namespaces", ""
+	case seccompFiltered():
+		return "a seccomp filter forbids it, as containers have by default", "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ..."
+	}
+	return err.Error(), ""
+}
+
+// setting reads a kernel setting; "" where this kernel does not have it.
+func setting(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// seccompFiltered says whether a filter judges this process's system calls.
+func seccompFiltered() bool {
+	data, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if v, ok := strings.CutPrefix(line, "Seccomp:"); ok {
+			return strings.TrimSpace(v) == "2"
+		}
+	}
+	return false
+}

@@ -1,0 +1,260 @@
+//go:build linux
+
+package userns_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/wherry-oci/wherry/build/userns"
+)
+
+// scene is the variable that makes this binary play a program that uses the package.
+const scene = "USERNS_TEST_SCENE"
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == userns.InitArg0 {
+		userns.Init()
+	}
+	if s := os.Getenv(scene); s != "" {
+		os.Exit(play(s))
+	}
+	os.Exit(m.Run())
+}
+
+// play enters the namespaces and does there what the scene says.
+func play(s string) int {
+	code, entered, err := userns.Enter(userns.Options{
+		SingleID: strings.HasPrefix(s, "single"),
+		Notice:   func(msg string) { fmt.Println("notice:", msg) },
+	})
+	var denied *userns.NotPermittedError
+	switch {
+	case errors.As(err, &denied):
+		fmt.Printf("denied: %s\nhint: %s\n", denied.Reason, denied.Hint)
+		return 7
+	case err != nil:
+		fmt.Println(err)
+		return 8
+	case entered:
+		return code
+	}
+	return perform(strings.TrimPrefix(s, "single-"))
+}
+
+func perform(s string) int {
+	uid, _ := os.ReadFile("/proc/self/uid_map")
+	fmt.Printf("mapping=%s euid=%d args=%q map=%q\n", userns.Current(), os.Geteuid(), os.Args[1:], strings.Fields(string(uid)))
+	switch s {
+	case "exit":
+		return 42
+	case "die":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		time.Sleep(time.Minute)
+	case "sleep":
+		fmt.Println("pid", os.Getpid())
+		time.Sleep(time.Minute)
+	case "mount":
+		if err := syscall.Mount("none", "/mnt", "tmpfs", 0, ""); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		if err := os.WriteFile("/mnt/inside", nil, 0o600); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	case "chown":
+		f, err := os.CreateTemp("", "")
+		if err != nil {
+			return 1
+		}
+		defer os.Remove(f.Name())
+		if err := userns.FakeOwnership(); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		link := f.Name() + ".link"
+		defer os.Remove(link)
+		fmt.Println(f.Chown(12, 34), os.Chown(f.Name(), 12, 34), os.Symlink("x", link), os.Lchown(link, 1, 2))
+		st, err := os.Stat(f.Name())
+		fmt.Println("owner", st.Sys().(*syscall.Stat_t).Uid, err)
+	}
+	return 0
+}
+
+// actor starts this binary as a user (nil: as we are).
+func actor(t *testing.T, u *user.User, s string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	cmd.Dir = "/"
+	cmd.Env = []string{scene + "=" + s, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if u != nil {
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
+	return cmd
+}
+
+func run(cmd *exec.Cmd) (string, int) {
+	out, err := cmd.CombinedOutput()
+	var ee *exec.ExitError
+	if err != nil && !errors.As(err, &ee) {
+		return err.Error(), -1
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// newUser makes an unprivileged user for the test; with subordinate ids if ranges is set.
+func newUser(t *testing.T, ranges bool) *user.User {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making another user needs root")
+	}
+	name := fmt.Sprintf("wh%x", time.Now().UnixNano()&0xffffffff)
+	if out, err := exec.Command("useradd", "-M", "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", name).CombinedOutput(); err != nil {
+		t.Skipf("useradd: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("userdel", name).CombinedOutput(); err != nil {
+			t.Errorf("userdel: %v: %s", err, out)
+		}
+	})
+	if ranges {
+		if out, err := exec.Command("usermod", "-v", "700000-765535", "-w", "700000-765535", "-v", "900000-900009", name).CombinedOutput(); err != nil {
+			t.Skipf("usermod: %v: %s", err, out)
+		}
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestEnter(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become other users")
+	}
+	ranged, plain := newUser(t, true), newUser(t, false)
+	_, helper := exec.LookPath("newuidmap")
+	for name, tt := range map[string]struct {
+		user    *user.User
+		scene   string
+		want    []string
+		not     string
+		code    int
+		helpers bool
+	}{
+		"root":           {scene: "exit", want: []string{"mapping=none euid=0", `args=["a b" "--c"]`}, code: 42},
+		"range":          {user: ranged, scene: "exit", want: []string{"mapping=range euid=0", `args=["a b" "--c"]`, `"700000" "65536"`, `"900000" "10"`}, not: "notice", code: 42, helpers: true},
+		"no range":       {user: plain, scene: "exit", want: []string{"mapping=single euid=0", "notice: only one id is mapped: /etc/subuid has no line for user"}, code: 42},
+		"single":         {user: ranged, scene: "single-exit", want: []string{"mapping=single"}, not: "notice", code: 42},
+		"killed":         {user: ranged, scene: "die", code: 128 + int(syscall.SIGKILL), helpers: true},
+		"mount":          {user: ranged, scene: "mount", helpers: true},
+		"mount as root":  {scene: "mount"},
+		"fake ownership": {user: plain, scene: "chown", want: []string{"<nil> <nil> <nil> <nil>", "owner 0"}},
+		"root, one id":   {scene: "single-chown", want: []string{"mapping=single", "<nil> <nil> <nil> <nil>"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.helpers && helper != nil {
+				t.Skip("newuidmap (package uidmap) is not installed")
+			}
+			out, code := run(actor(t, tt.user, tt.scene, "a b", "--c"))
+			if code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(out, w) {
+					t.Errorf("output has no %q", w)
+				}
+			}
+			if tt.not != "" && strings.Contains(out, tt.not) {
+				t.Errorf("output has %q", tt.not)
+			}
+			if t.Failed() {
+				t.Log(out)
+			}
+		})
+	}
+	if _, err := os.Stat("/mnt/inside"); err == nil {
+		t.Error("a mount made inside is seen outside")
+	}
+}
+
+// TestSignals checks that a signal to the outer process reaches the program, and that kill -9 leaves nothing behind.
+func TestSignals(t *testing.T) {
+	u := newUser(t, true)
+	for name, sig := range map[string]syscall.Signal{"terminate": syscall.SIGTERM, "interrupt": syscall.SIGINT, "kill": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			var out lockedBuffer
+			cmd := actor(t, u, "sleep")
+			cmd.SysProcAttr.Setsid = true // no terminal that would send the signal as well
+			cmd.Stdout = &out
+			cmd.WaitDelay = 10 * time.Second
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			pid := waitForPid(t, &out)
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			err := cmd.Wait()
+			if sig != syscall.SIGKILL && cmd.ProcessState.ExitCode() != 128+int(sig) {
+				t.Errorf("exit: %v (code %d), want %d", err, cmd.ProcessState.ExitCode(), 128+int(sig))
+			}
+			for range 100 {
+				st, err := os.ReadFile(filepath.Join("/proc", pid, "status"))
+				if err != nil || bytes.Contains(st, []byte("State:\tZ")) { // nobody need reap it here
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Errorf("process %s is still there", pid)
+		})
+	}
+}
+
+func waitForPid(t *testing.T, out *lockedBuffer) string {
+	t.Helper()
+	for range 500 {
+		if _, rest, ok := strings.Cut(out.String(), "pid "); ok && strings.Contains(rest, "\n") {
+			return strings.TrimSpace(rest)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("the program did not start: %s", out.String())
+	return ""
+}
+
+// TestDenied checks that the cause of a refusal is named, with a command that helps.
+func TestDenied(t *testing.T) {
+	u := newUser(t, false)
+	const file = "/proc/sys/user/max_user_namespaces"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Skip(err)
+	}
+	if err := os.WriteFile(file, []byte("0"), 0o644); err != nil {
+		t.Skip(err)
+	}
+	defer func() {
+		if err := os.WriteFile(file, bytes.TrimSpace(old), 0o644); err != nil {
+			t.Error(err)
+		}
+	}()
+	out, code := run(actor(t, u, "exit"))
+	if code != 7 || !strings.Contains(out, "denied: user.max_user_namespaces is 0\nhint: sudo sysctl -w user.max_user_namespaces=") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
