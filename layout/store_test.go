@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -86,13 +85,12 @@ func TestFindPrefersNamesAndEntriesAndSaysWhatIsAmbiguous(t *testing.T) {
 	s := open(t, t.TempDir())
 	byPrefix := map[string]int{}
 	for range 17 { // two of them must begin with the same digit
-		img := put(t, s, from(t, image(t, "linux/amd64", 0, 0)))
+		img := put(t, s, from(t, image(t, "linux/amd64", 1, 10)))
 		byPrefix[img.Descriptor().Digest.Hex[:1]]++
 		c, err := img.Config()
 		if err != nil || c.Architecture != "amd64" {
 			t.Fatalf("config %v, %v", c, err)
 		}
-		epoch = epoch.Add(time.Second) // another image
 	}
 	var some *layout.AmbiguousError
 	for prefix, n := range byPrefix {
