@@ -3,12 +3,118 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/executor/oci"
+	"golang.org/x/sys/unix"
 )
 
+// ErrNotRunning says that a step to execute something in does not exist, or has ended.
+var ErrNotRunning = errors.New("step is not running")
+
+// joined are the namespaces that a second process of a step enters; that of pids it is born into.
+const joined = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
+
+// Exec runs another process in the step that Run has started under id, waiting for it to start if need be, with its
+// environment, user and folder unless p has its own. The process ends with the step at the latest. Without such a
+// step the error is ErrNotRunning; the others are those of Run.
 func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessInfo) error {
-	return errors.ErrUnsupported
+	e.mu.Lock()
+	st, ok := e.running[id]
+	e.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("step %q: %w", id, ErrNotRunning)
+	}
+	select {
+	case <-st.started:
+	case <-st.done:
+		return fmt.Errorf("step %q: %w", id, ErrNotRunning)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	joining, err := e.joinPlan(st, p.Meta)
+	if err != nil {
+		return err
+	}
+	// Also for a step that shares our pid namespace nothing of it may be left after its end.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-st.done:
+			cancel(fmt.Errorf("step %q: %w", id, ErrNotRunning))
+		case <-ctx.Done():
+		}
+	}()
+	return e.start(ctx, joining, p, func(int) {})
 }
-func joinStep(p *plan) error { return errors.ErrUnsupported }
-func supervise(p *plan) int  { return 1 }
+
+// joinPlan is the running step's plan with what meta says differently.
+func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
+	if err := checkMeta(meta); err != nil {
+		return nil, err
+	}
+	p := *st.plan
+	p.Join, p.CloneFlags = st.pid, 0
+	p.Args, p.Terminal = meta.Args, meta.Tty
+	if meta.Cwd != "" {
+		p.Cwd = meta.Cwd
+	}
+	if len(meta.Env) > 0 {
+		p.Env = dedupEnv(meta.Env)
+	}
+	if meta.User != "" && !e.opts.SingleID {
+		uid, gid, groups, err := oci.GetUser(st.rootfs, meta.User)
+		if err != nil {
+			return nil, fmt.Errorf("find user %q: %w", meta.User, err)
+		}
+		p.UID, p.GID, p.Groups = uid, gid, append([]uint32{gid}, groups...)
+	}
+	return &p, nil
+}
+
+// inPIDNamespace calls f, on this thread, so that processes it starts are born into the pid namespace of process pid.
+// The thread must be locked, and is fit for other use afterwards.
+func inPIDNamespace(pid int, f func() error) (err error) {
+	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return setup(err, "open own pid namespace")
+	}
+	defer closing(own)
+	theirs, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return setup(err, "open pid namespace of step")
+	}
+	defer closing(theirs)
+	if err := unix.Setns(theirs, unix.CLONE_NEWPID); err != nil {
+		return setup(err, "join pid namespace of step")
+	}
+	defer func() {
+		err = errors.Join(err, setup(unix.Setns(own, unix.CLONE_NEWPID), "leave pid namespace of step"))
+	}()
+	return f()
+}
+
+// joinStep enters the namespaces of a running step, whose pidfd follows the control socket, and executes the plan's
+// command in it. It returns only on failure.
+func joinStep(p *plan) error {
+	const pidFD = controlFD + 1
+	// A mount namespace can only be entered by a thread whose root and cwd are its own.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return setup(err, "unshare folders")
+	}
+	if err := unix.Setns(pidFD, joined); err != nil {
+		return setup(err, "join namespaces of step")
+	}
+	if p.Terminal {
+		root, err := openRootDir("/")
+		if err != nil {
+			return setup(err, "open root file system")
+		}
+		if err := openConsole(root, p); err != nil {
+			return setup(err, "open terminal")
+		}
+	}
+	return execStep(p)
+}

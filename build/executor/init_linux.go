@@ -45,7 +45,7 @@ func Init() {
 	}
 	switch {
 	case p.Probe:
-		fail(setup(unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""), "mount /proc"))
+		fail(probe())
 	case p.Supervise:
 		os.Exit(supervise(&p))
 	case p.Join != 0:
@@ -76,6 +76,14 @@ func fail(err error) {
 // send writes to the control socket. It can't fail in a way that anybody could be told of.
 func send(r report) {
 	_ = gob.NewEncoder(os.NewFile(controlFD, "control")).Encode(r)
+}
+
+// probe tries to mount a new procfs.
+func probe() error {
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return setup(err, "make mounts private")
+	}
+	return setup(unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""), "mount /proc")
 }
 
 // becomeStep sets the new namespaces up from inside and executes the step. It returns only on failure.

@@ -34,7 +34,7 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	// The death signal is sent when the thread that started the child ends, so that thread has to stay ours.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := e.spawn(p, stdio.files[:])
+	c, err := e.spawnFor(p, stdio.files[:])
 	stdio.closeChildEnds()
 	if err != nil {
 		return err
@@ -68,6 +68,29 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 		return fmt.Errorf("copy output of step: %w", copyErr)
 	}
 	return nil
+}
+
+// spawnFor starts a child of its own namespaces, or one that joins those of a running step. This thread is locked.
+func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (c *child, err error) {
+	if p.Join == 0 || p.Supervise {
+		return e.spawn(p, stdio)
+	}
+	fd, err := unix.PidfdOpen(p.Join, 0)
+	if err != nil {
+		return nil, setup(err, "open step")
+	}
+	step := os.NewFile(uintptr(fd), "step")
+	defer step.Close() //nolint:errcheck // the child has its own
+	err = inPIDNamespace(p.Join, func() error {
+		c, err = e.spawn(p, stdio, step)
+		return err
+	})
+	if err != nil && c != nil { // this thread can't leave the step's pid namespace
+		c.kill()
+		_, werr := c.proc.Wait()
+		return nil, errors.Join(err, werr, c.control.Close())
+	}
+	return c, err
 }
 
 // spawn starts this program as InitArg0. The new process waits for its plan.

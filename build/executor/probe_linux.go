@@ -1,0 +1,62 @@
+package executor
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ProcMountable says whether this process may give its steps a procfs of their own. Within a user namespace the kernel
+// refuses that while an outer container hides parts of /proc (as all do by default); HostPID is for that case.
+// It is a look at the mount table, and only where that leaves a doubt a trial with a child process.
+func ProcMountable() (bool, error) {
+	covered, err := procCovered()
+	if err != nil || !covered {
+		return err == nil, err
+	}
+	e := &stepExecutor{self: openSelf}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer null.Close() //nolint:errcheck // nothing was written
+	c, err := e.spawn(&plan{CloneFlags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}, []*os.File{null, null, null})
+	if err != nil {
+		return false, err
+	}
+	defer c.control.Close() //nolint:errcheck // a socket that nobody reads any more
+	err = c.handshake(&plan{Probe: true})
+	if _, werr := c.proc.Wait(); werr != nil {
+		return false, werr
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// procCovered says whether anything is mounted below /proc.
+func procCovered() (bool, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	r := bufio.NewReader(f)
+	for {
+		line, err := r.ReadString('\n')
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], "/proc/") {
+			return true, nil
+		}
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
