@@ -64,6 +64,23 @@ type exitWith int
 
 func (e exitWith) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// outputError is one of the file or pipe that the user's data goes to, not of the store.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return e.err.Error() }
+func (e *outputError) Unwrap() error { return e.err }
+
+// outputWriter marks the errors of w.
+type outputWriter struct{ w io.Writer }
+
+func (o outputWriter) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil {
+		err = &outputError{err}
+	}
+	return n, err
+}
+
 // concernedError knows what the command was about, for the hint; its text is
 // that of the error within, which names the thing itself.
 type concernedError struct {
@@ -123,6 +140,9 @@ func describe(err error) (text, hint string, code int) {
 	}
 	if e, ok := errors.AsType[*hintedError](err); ok {
 		return text, e.hint, exitFailed
+	}
+	if _, ok := errors.AsType[*outputError](err); ok {
+		return text, "", exitFailed
 	}
 	about, ok := errors.AsType[*concernedError](err)
 	if !ok {

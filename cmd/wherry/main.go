@@ -10,6 +10,7 @@ import (
 )
 
 func main() {
+	reexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second Ctrl-C is not caught: it ends the process at once
 	os.Exit(run(ctx, newEnv(), os.Args))

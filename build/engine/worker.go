@@ -1,0 +1,142 @@
+//go:build linux
+
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/diff/apply"
+	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/diff/walking"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/executor/oci"
+	"github.com/moby/buildkit/executor/resources"
+	"github.com/moby/buildkit/executor/runcexecutor"
+	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/worker/base"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wherry-oci/wherry/build/executor"
+)
+
+// namespace is containerd's word for whose content and snapshots these are.
+const namespace = "buildkit"
+
+// layoutWorker is BuildKit's worker with two seams to the image store: where FROM
+// is resolved (from.go) and where an image result ends (export.go).
+type layoutWorker struct {
+	*base.Worker
+	store     Store
+	content   *sharedContent
+	snapshots snapshots.Snapshotter // below containerd's metadata, which does not close it
+}
+
+func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutWorker, error) {
+	snapshotter, err := newSnapshotter(st, name)
+	if err != nil {
+		return nil, fmt.Errorf("open the snapshots: %w", err)
+	}
+	shared := &sharedContent{dir: st.path("content"), images: o.Store}
+	opt := base.WorkerOpt{
+		Root:             st.dir,
+		Labels:           map[string]string{},
+		Platforms:        []ocispecs.Platform{platforms.Normalize(platforms.DefaultSpec())},
+		NetworkProviders: networks(),
+		MountPoolRoot:    st.path("cachemounts"),
+	}
+	if opt.ID, err = base.ID(st.dir); err != nil {
+		return nil, err
+	}
+	if err := openStores(ctx, &opt, st, shared, name, snapshotter); err != nil {
+		return nil, err
+	}
+	if err := addExecutor(&opt, o, st); err != nil {
+		return nil, err
+	}
+	opt.RegistryHosts = registryHosts(ctx, o.HostsDirs)
+	opt.ImageStore = &fromStore{images: o.Store, content: opt.ContentStore}
+	w, err := base.NewWorker(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(imageSource{w.ImageSource})
+	return &layoutWorker{Worker: w, store: o.Store, content: shared, snapshots: snapshotter}, nil
+}
+
+// openStores opens the databases and what stands on them: content, snapshots,
+// leases.
+func openStores(ctx context.Context, opt *base.WorkerOpt, st *state, shared *sharedContent, name string, snapshotter snapshots.Snapshotter) error {
+	files, err := local.NewStore(shared.dir)
+	if err != nil {
+		return fmt.Errorf("open the build's content: %w", err)
+	}
+	boltDB, err := openBolt(st.path("containerdmeta.db"))
+	if err != nil {
+		return fmt.Errorf("open the build's metadata: %w", err)
+	}
+	opt.ContentMetadata = boltDB
+	mdb := ctdmetadata.NewDB(boltDB, files, map[string]snapshots.Snapshotter{name: snapshotter})
+	if err := mdb.Init(ctx); err != nil {
+		return fmt.Errorf("open the build's metadata: %w", err)
+	}
+	if opt.MetadataStore, err = metadata.NewStore(st.path("metadata_v2.db")); err != nil {
+		return err
+	}
+	err = opt.MetadataStore.DB().View(func(tx *bolt.Tx) error { // the one way to its options
+		tx.DB().NoSync = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	shared.Store = mdb.ContentStore()
+	opt.ContentStore = containerdsnapshot.NewContentStore(shared, namespace)
+	opt.Snapshotter = containerdsnapshot.NewSnapshotter(name, mdb.Snapshotter(name), namespace, nil)
+	opt.LeaseManager = leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(mdb), namespace)
+	opt.GarbageCollect = shared.withCollectionLock(mdb.GarbageCollect)
+	opt.Applier = apply.NewFileSystemApplier(opt.ContentStore)
+	opt.Differ = walking.NewWalkingDiff(opt.ContentStore)
+	return nil
+}
+
+// networks are the modes a step may have. (BuildKit's own constructor would link
+// CNI and a proxy.)
+func networks() map[pb.NetMode]network.Provider {
+	host := network.NewHostProvider()
+	return map[pb.NetMode]network.Provider{
+		pb.NetMode_UNSET: host,
+		pb.NetMode_HOST:  host,
+		pb.NetMode_NONE:  network.NewNoneProvider(),
+	}
+}
+
+// addExecutor chooses who runs the steps.
+func addExecutor(opt *base.WorkerOpt, o Options, st *state) (err error) {
+	root := st.path("executor")
+	if o.Runtime == "" {
+		opt.Executor, err = executor.New(executor.Options{
+			Root: root, Rootless: o.UserNS, SingleID: o.SingleID, HostPID: o.HostPID, Networks: opt.NetworkProviders,
+		})
+		return err
+	}
+	mode := oci.ProcessSandbox
+	if o.HostPID {
+		mode = oci.NoProcessSandbox
+	}
+	if opt.ResourceMonitor, err = resources.NewMonitor(); err != nil {
+		return err
+	}
+	opt.Executor, err = runcexecutor.New(runcexecutor.Opt{
+		Root: root, CommandCandidates: []string{o.Runtime}, Rootless: o.UserNS, ProcessMode: mode,
+		ResourceMonitor: opt.ResourceMonitor,
+	}, opt.NetworkProviders)
+	return err
+}

@@ -1,0 +1,105 @@
+//go:build linux
+
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wherry-oci/wherry/build/engine"
+)
+
+// FromError says why the image of a FROM could not be had.
+type FromError = engine.FromError
+
+// The reasons of a [FromError].
+const (
+	FromNotFound    = engine.NotFound
+	FromDenied      = engine.Denied
+	FromUnreachable = engine.Unreachable
+	FromNoPlatform  = engine.NoPlatform
+)
+
+// Error is a build that failed on its way, after it was accepted.
+type Error struct {
+	Message string   // what failed, in one line
+	Excerpt string   // the Dockerfile's lines that are concerned, marked; "" if none are known
+	Output  []string // the last lines a failed step printed
+	Shown   bool     // the progress display has printed Output already
+	Err     error    // cause, with its type: [*FromError], [*StepError] or BuildKit's
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// StepError is a step of the Dockerfile that ended with something else than 0.
+type StepError struct {
+	Step     string // as in the Dockerfile: "RUN make"
+	ExitCode int    // 128+n for signal n
+}
+
+func (e *StepError) Error() string {
+	if e.ExitCode > 128 && e.ExitCode < 128+65 {
+		return fmt.Sprintf("%s: killed by signal %d (exit code %d)", e.Step, e.ExitCode-128, e.ExitCode)
+	}
+	return fmt.Sprintf("%s: exit code %d", e.Step, e.ExitCode)
+}
+
+// explain makes a failed solve readable: the thing named once, the Dockerfile's lines
+// beside it.
+func explain(ctx context.Context, err error, seen *witness, p Progress) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := &Error{Err: err, Message: message(err), Shown: p.Mode != "quiet" && p.Mode != "none"}
+	if sources := errdefs.Sources(err); len(sources) > 0 {
+		var b strings.Builder
+		if sources[0].Print(&b) == nil {
+			e.Excerpt = b.String()
+		}
+	}
+	var step string
+	var vertex *errdefs.VertexError
+	if errors.As(err, &vertex) {
+		step, e.Output = seen.step(vertex.Vertex.Digest)
+	}
+	var from *FromError
+	var exit *gatewaypb.ExitError
+	switch {
+	case errors.As(err, &from):
+		e.Message, e.Err = from.Error(), from
+	case errors.As(err, &exit) && step != "":
+		s := &StepError{Step: step, ExitCode: int(exit.ExitCode)}
+		e.Message, e.Err = s.Error(), s
+	}
+	return e
+}
+
+// message is the text of an error that came through gRPC, without the client's and
+// gRPC's own words in front.
+func message(err error) string {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // each link of the chain is looked at
+			return s.GRPCStatus().Message()
+		}
+	}
+	return err.Error()
+}
+
+// engineGone reports whether the engine ended under a build that had joined it.
+func engineGone(err error) bool {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // each link of the chain is looked at
+			return s.GRPCStatus().Code() == codes.Unavailable
+		}
+	}
+	return false
+}

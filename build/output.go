@@ -1,0 +1,133 @@
+package build
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tonistiigi/go-csvvalue"
+)
+
+// The kinds of outputs.
+const (
+	OutputImage     = "image"     // the image store
+	OutputRegistry  = "registry"  // the image store, and pushed
+	OutputOCI       = "oci"       // a tar in OCI layout
+	OutputDocker    = "docker"    // a tar for docker load; without a destination the image store
+	OutputLocal     = "local"     // the root file system as a folder
+	OutputTar       = "tar"       // the root file system as a tar
+	OutputCacheOnly = "cacheonly" // nothing but the build cache
+)
+
+// Output is one destination of a build's result.
+type Output struct {
+	Type  string            // one of the constants above
+	Dest  string            // file or folder; "-" is standard output; "" where the type needs none
+	Attrs map[string]string // BuildKit's attributes of that exporter
+}
+
+// ParseOutput reads what -o takes: "type=TYPE[,dest=PATH][,KEY=VALUE...]" as CSV,
+// or a folder alone (type=local), or "-" alone (type=tar on standard output).
+func ParseOutput(s string) (Output, error) {
+	fields, err := csvvalue.Fields(s, nil)
+	if err != nil {
+		return Output{}, fmt.Errorf("invalid output %q: %w", s, err)
+	}
+	if len(fields) == 1 && fields[0] == s && !strings.HasPrefix(s, "type=") {
+		if s == "-" {
+			return Output{Type: OutputTar, Dest: s}, nil
+		}
+		return Output{Type: OutputLocal, Dest: s}.checked(s)
+	}
+	o := Output{Attrs: map[string]string{}}
+	for _, f := range fields {
+		k, v, ok := strings.Cut(f, "=")
+		if !ok {
+			return Output{}, fmt.Errorf("invalid output %q: %q is not KEY=VALUE", s, f)
+		}
+		switch k = strings.ToLower(strings.TrimSpace(k)); k {
+		case "type":
+			o.Type = strings.ToLower(v)
+		case "dest":
+			o.Dest = v
+		default:
+			o.Attrs[k] = v
+		}
+	}
+	return o.checked(s)
+}
+
+// checked refuses what can't work before anything is built.
+func (o Output) checked(s string) (Output, error) {
+	kinds := []string{OutputImage, OutputRegistry, OutputOCI, OutputDocker, OutputLocal, OutputTar, OutputCacheOnly}
+	switch {
+	case o.Type == "":
+		return o, fmt.Errorf("invalid output %q: type is missing", s)
+	case !slices.Contains(kinds, o.Type):
+		return o, fmt.Errorf("invalid output %q: no type %q (there is %s)", s, o.Type, strings.Join(kinds, ", "))
+	case o.Dest == "" && slices.Contains([]string{OutputOCI, OutputLocal, OutputTar}, o.Type):
+		return o, fmt.Errorf("invalid output %q: dest is missing", s)
+	case o.Dest == "-" && o.Type == OutputLocal:
+		return o, fmt.Errorf("invalid output %q: a folder can't go to standard output", s)
+	case o.Dest != "" && slices.Contains([]string{OutputImage, OutputRegistry, OutputCacheOnly}, o.Type):
+		return o, fmt.Errorf("invalid output %q: type %s takes no dest", s, o.Type)
+	}
+	return o, nil
+}
+
+// toStore reports whether the result is named in the image store.
+func (o Output) toStore() bool {
+	return o.Type == OutputImage || o.Type == OutputRegistry || o.Type == OutputDocker && o.Dest == ""
+}
+
+// destination is a file that appears under its name only when the build succeeded.
+type destination struct {
+	path string
+	file *os.File
+}
+
+// open creates the file beside its final place.
+func (d *destination) open() (io.WriteCloser, error) {
+	if info, err := os.Stat(d.path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("output %q: is a folder", d.path)
+	}
+	temp := filepath.Join(filepath.Dir(d.path), "."+filepath.Base(d.path)+"."+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("output %q: %w", d.path, cause(err))
+	}
+	d.discard()
+	d.file = f
+	return f, nil
+}
+
+// keep gives the file its name.
+func (d *destination) keep() error {
+	if d.file == nil {
+		return nil
+	}
+	if err := os.Rename(d.file.Name(), d.path); err != nil {
+		return fmt.Errorf("output %q: %w", d.path, err)
+	}
+	d.file = nil
+	return nil
+}
+
+// discard removes a file that was not kept.
+func (d *destination) discard() {
+	if d.file == nil {
+		return
+	}
+	_ = d.file.Close()           // closed already unless the build failed
+	_ = os.Remove(d.file.Name()) // a leftover at worst, and it was to be thrown away
+	d.file = nil
+}
+
+// unclosed keeps BuildKit from closing a writer that is the caller's.
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }

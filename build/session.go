@@ -1,0 +1,74 @@
+//go:build linux
+
+package build
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"google.golang.org/grpc"
+)
+
+// attachables are what the engine may ask this process for during the build.
+func attachables(r Request) ([]session.Attachable, error) {
+	keys := r.Keychain
+	if keys == nil {
+		keys = authn.NewMultiKeychain() // anonymous everywhere
+	}
+	list := []session.Attachable{&credentials{keys: keys}}
+	if len(r.Secrets) == 0 {
+		return list, nil
+	}
+	sources := make([]secretsprovider.Source, len(r.Secrets))
+	for i, s := range r.Secrets {
+		sources[i] = secretsprovider.Source{ID: s.ID, FilePath: s.File, Env: s.Env}
+	}
+	store, err := secretsprovider.NewStore(sources)
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	return append(list, secretsprovider.NewSecretProvider(store)), nil
+}
+
+// credentials answers the engine's question for a registry's user and password. It
+// leaves tokens to the engine, which has the registry's certificates, and writes
+// nothing to the user's folders, as BuildKit's own provider does.
+type credentials struct {
+	auth.UnimplementedAuthServer
+	keys authn.Keychain
+}
+
+func (c *credentials) Register(s *grpc.Server) { auth.RegisterAuthServer(s, c) }
+
+func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
+	authenticator, err := c.keys.Resolve(registryHost(req.Host))
+	if err != nil {
+		return nil, fmt.Errorf("credentials for %q: %w", req.Host, err)
+	}
+	cfg, err := authenticator.Authorization()
+	if err != nil {
+		return nil, fmt.Errorf("credentials for %q: %w", req.Host, err)
+	}
+	if cfg.IdentityToken != "" {
+		return &auth.CredentialsResponse{Secret: cfg.IdentityToken}, nil
+	}
+	return &auth.CredentialsResponse{Username: cfg.Username, Secret: cfg.Password}, nil
+}
+
+// registryHost is a registry as keychains know it.
+type registryHost string
+
+func (h registryHost) String() string { return string(h) }
+
+// RegistryStr returns the name credentials are kept under: docker's own registry
+// has another one than its host.
+func (h registryHost) RegistryStr() string {
+	if h == "registry-1.docker.io" || h == "docker.io" {
+		return "index.docker.io"
+	}
+	return string(h)
+}

@@ -1,0 +1,34 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/userns"
+)
+
+// hintForBuild is the command that helps where a build failed; "" if none is known.
+func hintForBuild(err error) string {
+	if e, ok := errors.AsType[*build.NoDockerfileError](err); ok {
+		return fmt.Sprintf("%s build -f PATH/TO/Dockerfile ... (%s does not exist)", program, e.Path)
+	}
+	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
+		return e.Hint
+	}
+	e, ok := errors.AsType[*build.FromError](err)
+	if !ok {
+		return ""
+	}
+	switch e.Reason {
+	case build.FromDenied:
+		return fmt.Sprintf("%s login %s", program, e.Host)
+	case build.FromNoPlatform:
+		return fmt.Sprintf("%s build --platform OS/ARCH ...", program)
+	case build.FromNotFound, build.FromUnreachable:
+		return fmt.Sprintf("%s pull %s, or %[1]s load -i ARCHIVE that holds it", program, e.Image)
+	}
+	return ""
+}
