@@ -85,7 +85,7 @@ func (e *env) flush() error {
 		text = harmless(text)
 	}
 	if _, err := e.Stdout.Write(text); err != nil {
-		return fmt.Errorf("writing the output: %w", err)
+		return &outputError{err}
 	}
 	e.Out.Reset()
 	return nil

@@ -76,19 +76,18 @@ func badFilter(format string, args ...any) error {
 	return &usageError{command: program + " images", err: fmt.Errorf(format, args...)}
 }
 
-func (f *imageFilter) match(img *layout.Image) (bool, error) {
-	created := img.Created()
+func (f *imageFilter) match(img listedImage) (bool, error) {
 	switch {
 	case f.dangling != nil && *f.dangling != (img.Name() == ""):
 		return false, nil
-	case !f.before.IsZero() && !created.Before(f.before):
+	case !f.before.IsZero() && !img.created.Before(f.before):
 		return false, nil
-	case !f.since.IsZero() && !created.After(f.since):
+	case !f.since.IsZero() && !img.created.After(f.since):
 		return false, nil
 	case !f.matchName(img.Name()):
 		return false, nil
 	}
-	return f.matchLabels(img)
+	return f.matchLabels(img.Image)
 }
 
 func (f *imageFilter) matchName(full string) bool {

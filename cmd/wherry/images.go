@@ -76,14 +76,15 @@ func runImages(e *env, o imagesOptions) error {
 	if err != nil {
 		return err
 	}
-	var images []*layout.Image
+	var images []listedImage
 	for _, img := range list {
-		ok, err := keep.match(img)
+		one := listedImage{img, img.Created()}
+		ok, err := keep.match(one)
 		if err != nil {
 			return err
 		}
 		if ok {
-			images = append(images, img)
+			images = append(images, one)
 		}
 	}
 	newestFirst(images)
@@ -95,9 +96,15 @@ func runImages(e *env, o imagesOptions) error {
 	return writeList(&e.Out, imagesListing(o), rows)
 }
 
-func newestFirst(images []*layout.Image) {
-	slices.SortStableFunc(images, func(a, b *layout.Image) int {
-		return cmp.Or(b.Created().Compare(a.Created()), cmp.Compare(a.Name(), b.Name()))
+// listedImage keeps the time that filter, order and row need.
+type listedImage struct {
+	*layout.Image
+	created time.Time
+}
+
+func newestFirst(images []listedImage) {
+	slices.SortStableFunc(images, func(a, b listedImage) int {
+		return cmp.Or(b.created.Compare(a.created), cmp.Compare(a.Name(), b.Name()))
 	})
 }
 
@@ -118,7 +125,7 @@ func imagesListing(o imagesOptions) listing {
 	}
 }
 
-func newImageRow(img *layout.Image, now time.Time, noTrunc bool) imageRow {
+func newImageRow(img listedImage, now time.Time, noTrunc bool) imageRow {
 	repo, tag, _ := splitName(img.Name())
 	digest := img.Descriptor().Digest.String()
 	row := imageRow{
@@ -134,7 +141,7 @@ func newImageRow(img *layout.Image, now time.Time, noTrunc bool) imageRow {
 	if !noTrunc {
 		row.ID = shortID(digest)
 	}
-	if created := img.Created(); !created.IsZero() {
+	if created := img.created; !created.IsZero() {
 		row.CreatedAt = created.Local().Format("2006-01-02 15:04:05 -0700 MST")
 		row.CreatedSince = units.HumanDuration(now.Sub(created)) + " ago"
 	}

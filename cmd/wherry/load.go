@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -63,7 +64,11 @@ func runLoad(ctx context.Context, e *env, o loadOptions) error {
 	images, err := store.Load(ctx, input, layout.LoadOptions{Platforms: platforms, Progress: show.update})
 	show.close()
 	if err != nil {
-		return concerning("load", firstOf(o.Input, "stdin"), err)
+		name := firstOf(o.Input, "stdin")
+		if e, ok := errors.AsType[*layout.InvalidError](err); ok && e.What == "archive" {
+			e.What = strconv.Quote(name)
+		}
+		return concerning("load", name, err)
 	}
 	for _, img := range images {
 		if name := img.Name(); name != "" {

@@ -15,13 +15,13 @@ const barWidth = 40
 
 // progressWords is what docker calls the states of a layer.
 type progressWords struct {
-	active, done, already string
+	active, resumed, done, already string
 }
 
 var (
-	pullWords = progressWords{active: "Downloading", done: "Pull complete", already: "Already exists"}
-	pushWords = progressWords{active: "Pushing", done: "Pushed", already: "Layer already exists"}
-	loadWords = progressWords{active: "Loading layer", done: "Loaded", already: "Already exists"}
+	pullWords = progressWords{active: "Downloading", resumed: "Resuming", done: "Pull complete", already: "Already exists"}
+	pushWords = progressWords{active: "Pushing", resumed: "Pushing", done: "Pushed", already: "Layer already exists"}
+	loadWords = progressWords{active: "Loading layer", resumed: "Loading layer", done: "Loaded", already: "Already exists"}
 )
 
 // progress shows layers as they move: a bar each on a terminal, elsewhere a line
@@ -112,7 +112,7 @@ func (p *progress) newBar(d v1.Descriptor, resumed int64, already bool) *mpb.Bar
 		case s.Aborted:
 			word = "Stopped"
 		case resumed > 0:
-			word = "Resuming"
+			word = words.resumed
 		}
 		return shortID(d.Digest.String()) + ": " + word + " "
 	}
