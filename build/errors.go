@@ -72,10 +72,13 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 		step, e.Output = seen.step(vertex.Vertex.Digest)
 	}
 	var from *FromError
+	var file *engine.FileError
 	var exit *gatewaypb.ExitError
 	switch {
 	case errors.As(err, &from):
 		e.Message, e.Err = from.Error(), from
+	case errors.As(err, &file) && step != "":
+		e.Message = step + ": " + file.Reason
 	case errors.As(err, &exit) && step != "":
 		s := &StepError{Step: step, ExitCode: int(exit.ExitCode)}
 		e.Message, e.Err = s.Error(), s

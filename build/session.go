@@ -5,6 +5,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/moby/buildkit/session"
@@ -25,6 +26,11 @@ func attachables(r Request) ([]session.Attachable, error) {
 	}
 	sources := make([]secretsprovider.Source, len(r.Secrets))
 	for i, s := range r.Secrets {
+		if s.File != "" && s.Env == "" {
+			if _, err := os.Stat(s.File); err != nil {
+				return nil, fmt.Errorf("secret %q: file %q: %w", s.ID, s.File, cause(err))
+			}
+		}
 		sources[i] = secretsprovider.Source{ID: s.ID, FilePath: s.File, Env: s.Env}
 	}
 	store, err := secretsprovider.NewStore(sources)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -56,23 +57,26 @@ type FromError struct {
 
 func (e *FromError) Error() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "image %q: ", e.Image)
+	if len(e.InStore) > 0 {
+		fmt.Fprintf(&b, "the store has it for %s, not for %s, and ", strings.Join(e.InStore, ", "), e.Platform)
+	} else if e.Reason != NoPlatform && e.Reason != Failed {
+		b.WriteString("not in the store, and ")
+	}
 	switch e.Reason {
 	case NotFound:
-		fmt.Fprintf(&b, "image %q: not in the store, and %s does not have it", e.Image, e.Host)
+		fmt.Fprintf(&b, "%s does not have it", e.Host)
 	case Denied:
-		fmt.Fprintf(&b, "image %q: not in the store, and %s denies access to it", e.Image, e.Host)
+		fmt.Fprintf(&b, "%s denies access to it", e.Host)
 	case Unreachable:
-		fmt.Fprintf(&b, "image %q: not in the store, and %s is unreachable", e.Image, e.Host)
+		fmt.Fprintf(&b, "%s is unreachable", e.Host)
 	case NoPlatform:
-		fmt.Fprintf(&b, "image %q: no manifest for %s", e.Image, e.Platform)
+		fmt.Fprintf(&b, "%s has no manifest for %s", e.Host, e.Platform)
 	default:
-		fmt.Fprintf(&b, "image %q", e.Image)
+		fmt.Fprintf(&b, "%s failed", e.Host)
 	}
 	if e.Detail != "" {
 		b.WriteString(": " + e.Detail)
-	}
-	if len(e.InStore) > 0 {
-		fmt.Fprintf(&b, " (the store has it for %s only)", strings.Join(e.InStore, ", "))
 	}
 	return b.String()
 }
@@ -97,9 +101,10 @@ func (m *fromMessage) WrapError(err error) error {
 	return &e
 }
 
-// registerErrors lets typeurl know the type, once in a process.
+// registerErrors lets typeurl know our types, once in a process.
 var registerErrors = sync.OnceFunc(func() {
 	typeurl.Register((*fromMessage)(nil), "github.com/wherry-oci/wherry", "build.FromError+json")
+	registerFileError()
 })
 
 // explain turns a failed resolution into a FromError.
@@ -130,12 +135,15 @@ func (w *layoutWorker) explain(ctx context.Context, err error, sm *session.Manag
 }
 
 func classify(err error) (Reason, string) {
+	var errno syscall.Errno
 	var op *net.OpError
 	var dns *net.DNSError
 	var status remoteserrors.ErrUnexpectedStatus
 	switch {
 	case errors.As(err, &dns):
 		return Unreachable, "no such host"
+	case errors.As(err, &op) && errors.As(err, &errno):
+		return Unreachable, errno.Error()
 	case errors.As(err, &op):
 		return Unreachable, op.Err.Error()
 	case errors.Is(err, docker.ErrInvalidAuthorization):

@@ -5,6 +5,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -57,22 +59,51 @@ type fromStore struct {
 }
 
 // Get returns what the context wants from the image store, or, for a name with a
-// digest, from the engine's own content.
+// digest, also from the engine's own content.
 func (s *fromStore) Get(ctx context.Context, name string) (images.Image, error) {
 	w, ok := ctx.Value(wantedKey{}).(wanted)
 	if !ok {
 		return images.Image{}, fmt.Errorf("image %q: %w", name, errdefs.ErrNotFound)
 	}
 	d, err := s.images.Lookup(ctx, w.name, toV1(w.platform))
+	pinned, isPinned := w.name.(reference.Digested)
+	if err == nil && isPinned && d.Digest.String() != pinned.Digest().String() {
+		target, err := s.pinnedIndex(pinned.Digest())
+		return images.Image{Name: name, Target: target}, err
+	}
 	if err == nil {
 		return images.Image{Name: name, Target: toOCI(d)}, nil
 	}
-	if pinned, ok := w.name.(reference.Digested); ok {
+	if isPinned {
 		if target, ok := s.inContent(ctx, w.name, pinned.Digest()); ok {
 			return images.Image{Name: name, Target: target}, nil
 		}
 	}
 	return images.Image{}, fmt.Errorf("image %q: %w", name, errdefs.ErrNotFound)
+}
+
+// pinnedIndex describes the index of the store that a FROM names by digest: BuildKit
+// takes nothing but that digest for an answer, and selects the platform itself.
+func (s *fromStore) pinnedIndex(d digest.Digest) (ocispecs.Descriptor, error) {
+	h, err := v1.NewHash(d.String())
+	if err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	index, err := readBounded(s.images.BlobPath(h), maxIndex)
+	if err != nil {
+		return ocispecs.Descriptor{}, err
+	}
+	mediaType, err := imageutil.DetectManifestBlobMediaType(index)
+	return ocispecs.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(index))}, err
+}
+
+func readBounded(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // inContent answers a digest that only the engine has. Without it BuildKit warms up

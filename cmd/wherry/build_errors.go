@@ -12,8 +12,8 @@ import (
 
 // hintForBuild is the command that helps where a build failed; "" if none is known.
 func hintForBuild(err error) string {
-	if e, ok := errors.AsType[*build.NoDockerfileError](err); ok {
-		return fmt.Sprintf("%s build -f PATH/TO/Dockerfile ... (%s does not exist)", program, e.Path)
+	if _, ok := errors.AsType[*build.NoDockerfileError](err); ok {
+		return program + " build -f PATH/TO/DOCKERFILE CONTEXT"
 	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint

@@ -1,0 +1,93 @@
+//go:build linux
+
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/typeurl/v2"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/moby/buildkit/worker"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+)
+
+// FileError is why a COPY or ADD could not read its source. It keeps its type across
+// gRPC.
+type FileError struct {
+	Reason string // names the path
+	cause  error
+}
+
+func (e *FileError) Error() string { return e.Reason }
+
+func (e *FileError) Unwrap() error { return e.cause }
+
+// ToProto makes the error travel; grpcerrors puts it together again by WrapError.
+func (e *FileError) ToProto() grpcerrors.TypedErrorProto { return &fileMessage{FileError: *e} }
+
+// fileMessage is sent as JSON, by its registered type.
+type fileMessage struct {
+	proto.Message `json:"-"`
+	FileError
+}
+
+func (m *fileMessage) WrapError(err error) error {
+	return &FileError{Reason: m.Reason, cause: err}
+}
+
+func registerFileError() {
+	typeurl.Register((*fileMessage)(nil), "github.com/wherry-oci/wherry", "build.FileError+json")
+}
+
+// ResolveOp returns BuildKit's operation for a vertex; those of COPY and ADD tell what
+// they miss without BuildKit's internal names around it.
+func (w *layoutWorker) ResolveOp(v solver.Vertex, bridge frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
+	op, err := w.Worker.ResolveOp(v, bridge, sm, proxy)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := v.Sys().(*pb.Op); ok {
+		if _, ok := p.Op.(*pb.Op_File); ok {
+			return fileOp{op}, nil
+		}
+	}
+	return op, nil
+}
+
+type fileOp struct{ solver.Op }
+
+func (o fileOp) CacheMap(ctx context.Context, jc solver.JobContext, index int) (*solver.CacheMap, bool, error) {
+	m, done, err := o.Op.CacheMap(ctx, jc, index)
+	if err != nil || m == nil {
+		return m, done, err
+	}
+	for i := range m.Deps {
+		if checksum := m.Deps[i].ComputeDigestFunc; checksum != nil {
+			m.Deps[i].ComputeDigestFunc = func(ctx context.Context, res solver.Result, g session.Group) (digest.Digest, error) {
+				d, err := checksum(ctx, res, g)
+				if err != nil {
+					err = &FileError{Reason: innermostMessage(err), cause: err}
+				}
+				return d, err
+			}
+		}
+	}
+	return m, done, nil
+}
+
+// innermostMessage is the text of the error below BuildKit's "failed to calculate
+// checksum of ref ID": that one is a message and a stack, so two links.
+func innermostMessage(err error) string {
+	for range 2 {
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner
+		}
+	}
+	return err.Error()
+}
