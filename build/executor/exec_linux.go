@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
@@ -12,9 +13,6 @@ import (
 
 // ErrNotRunning says that a step to execute something in does not exist, or has ended.
 var ErrNotRunning = errors.New("step is not running")
-
-// joined are the namespaces that a second process of a step enters; that of pids it is born into.
-const joined = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP
 
 // Exec runs another process in the step that Run has started under id, waiting for it to start if need be, with its
 // environment, user and folder unless p has its own. The process ends with the step at the latest. Without such a
@@ -47,7 +45,12 @@ func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessIn
 		case <-ctx.Done():
 		}
 	}()
-	return e.start(ctx, joining, p, func(int) {})
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this goroutine
+		result <- e.start(ctx, joining, p, func(int) {})
+	}()
+	return <-result
 }
 
 // joinPlan is the running step's plan with what meta says differently.
@@ -56,7 +59,10 @@ func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
 		return nil, err
 	}
 	p := *st.plan
-	p.Join, p.CloneFlags = st.pid, 0
+	p.Join, p.CloneFlags, p.JoinFlags = st.pid, 0, p.CloneFlags&^unix.CLONE_NEWPID
+	if p.NetNS != "" {
+		p.JoinFlags |= unix.CLONE_NEWNET
+	}
 	p.Args, p.Terminal = meta.Args, meta.Tty
 	if meta.Cwd != "" {
 		p.Cwd = meta.Cwd
@@ -74,26 +80,15 @@ func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
 	return &p, nil
 }
 
-// inPIDNamespace calls f, on this thread, so that processes it starts are born into the pid namespace of process pid.
-// The thread must be locked, and is fit for other use afterwards.
-func inPIDNamespace(pid int, f func() error) (err error) {
-	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return setup(err, "open own pid namespace")
-	}
-	defer closing(own)
-	theirs, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// enterPIDNamespace makes processes that this thread starts be born into the pid namespace of process pid. There may
+// be no way back (in a user namespace our own pid namespace is not ours), so the thread must not be used again.
+func enterPIDNamespace(pid int) error {
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return setup(err, "open pid namespace of step")
 	}
-	defer closing(theirs)
-	if err := unix.Setns(theirs, unix.CLONE_NEWPID); err != nil {
-		return setup(err, "join pid namespace of step")
-	}
-	defer func() {
-		err = errors.Join(err, setup(unix.Setns(own, unix.CLONE_NEWPID), "leave pid namespace of step"))
-	}()
-	return f()
+	defer closing(fd)
+	return setup(unix.Setns(fd, unix.CLONE_NEWPID), "join pid namespace of step")
 }
 
 // joinStep enters the namespaces of a running step, whose pidfd follows the control socket, and executes the plan's
@@ -104,7 +99,7 @@ func joinStep(p *plan) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return setup(err, "unshare folders")
 	}
-	if err := unix.Setns(pidFD, joined); err != nil {
+	if err := unix.Setns(pidFD, int(p.JoinFlags)); err != nil {
 		return setup(err, "join namespaces of step")
 	}
 	if p.Terminal {

@@ -6,28 +6,89 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	bkexecutor "github.com/moby/buildkit/executor"
-	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 	"github.com/moby/sys/user"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/userns"
+)
+
+// variables with which this binary starts itself again
+const (
+	modeVar   = "EXECUTOR_TEST_MODE"   // how steps run: see newBench
+	engineVar = "EXECUTOR_TEST_ENGINE" // play an engine that is about to be killed, on this root file system
 )
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == executor.InitArg0 {
+	switch os.Args[0] {
+	case executor.InitArg0:
 		executor.Init()
+	case userns.InitArg0:
+		userns.Init()
+	}
+	if mode := os.Getenv(modeVar); mode != "" {
+		code, entered, err := userns.Enter(userns.Options{SingleID: mode == "single"})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		if entered {
+			os.Exit(code)
+		}
+		if mode == "single" {
+			if err := userns.FakeOwnership(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
+	}
+	if root := os.Getenv(engineVar); root != "" {
+		playEngine(root)
 	}
 	os.Exit(m.Run())
+}
+
+// playEngine runs a step that does not end.
+func playEngine(rootfs string) {
+	tmp, err := os.MkdirTemp("", "engine")
+	if err != nil {
+		os.Exit(1)
+	}
+	ex, err := executor.New(options(tmp))
+	if err != nil {
+		os.Exit(1)
+	}
+	meta := bkexecutor.Meta{Args: []string{"/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & echo up; sleep 1000"}, Cwd: "/", Env: []string{"PATH=/bin"}}
+	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: os.Stdout}, nil)
+	os.Exit(0)
+}
+
+// options are those for the mode in which this binary runs: "" is root, "hostpid" root that shares its pid
+// namespace, "range" and "single" are the two kinds of a user namespace.
+func options(root string) executor.Options {
+	mode := os.Getenv(modeVar)
+	return executor.Options{
+		Root:     root,
+		Rootless: mode == "range" || mode == "single",
+		SingleID: mode == "single",
+		HostPID:  mode == "hostpid",
+		Networks: map[pb.NetMode]network.Provider{
+			pb.NetMode_HOST:  network.NewHostProvider(),
+			pb.NetMode_UNSET: network.NewHostProvider(),
+			pb.NetMode_NONE:  network.NewNoneProvider(),
+		},
+	}
 }
 
 // source is a Mountable made of one mount.
@@ -57,25 +118,19 @@ type bench struct {
 	t      *testing.T
 	exec   bkexecutor.Executor
 	rootfs string
+	mode   string
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("steps need root here; the same tests run again inside a user namespace in TestUserNamespace")
+		t.Skip("steps need root here; TestModes, run as root, covers unprivileged users")
 	}
-	ex, err := executor.New(executor.Options{
-		Root: filepath.Join(t.TempDir(), "executor"),
-		Networks: map[pb.NetMode]network.Provider{
-			pb.NetMode_HOST:  network.NewHostProvider(),
-			pb.NetMode_UNSET: network.NewHostProvider(),
-			pb.NetMode_NONE:  network.NewNoneProvider(),
-		},
-	})
+	ex, err := executor.New(options(filepath.Join(t.TempDir(), "executor")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, exec: ex, rootfs: busyboxRoot(t)}
+	return &bench{t: t, exec: ex, rootfs: busyboxRoot(t), mode: os.Getenv(modeVar)}
 }
 
 // busyboxRoot makes a root file system that has nothing but busybox and a few accounts.
@@ -121,36 +176,85 @@ type result struct {
 	failure  error
 }
 
-type writer struct{ bytes.Buffer }
+// writer is a stream of a step; it may be read while the step runs.
+type writer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.Write(p)
+}
+
+func (w *writer) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.String()
+}
 
 func (*writer) Close() error { return nil }
 
+// run executes a step on the bench's root file system. The zero Meta has a PATH and the root as its folder.
 func (b *bench) run(ctx context.Context, meta bkexecutor.Meta, mounts ...bkexecutor.Mount) result {
 	b.t.Helper()
-	if meta.Cwd == "" {
-		meta.Cwd = "/"
-	}
-	meta.RemoveMountStubsRecursive = true
-	if meta.Env == nil {
-		meta.Env = []string{"PATH=/bin"}
-	}
 	var out, errOut writer
-	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: dir(b.rootfs)}, mounts, bkexecutor.ProcessInfo{Meta: meta, Stdout: &out, Stderr: &errOut}, nil)
+	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: dir(b.rootfs)}, mounts, bkexecutor.ProcessInfo{Meta: b.meta(meta), Stdout: &out, Stderr: &errOut}, nil)
 	return result{out: out.String(), err: errOut.String(), failure: err}
 }
 
-func (b *bench) sh(script string, mounts ...bkexecutor.Mount) result {
-	b.t.Helper()
-	return b.run(b.t.Context(), bkexecutor.Meta{Args: []string{"/bin/sh", "-c", script}}, mounts...)
+func (b *bench) meta(meta bkexecutor.Meta) bkexecutor.Meta {
+	if meta.Cwd == "" {
+		meta.Cwd = "/"
+	}
+	if meta.Env == nil {
+		meta.Env = []string{"PATH=/bin"}
+	}
+	meta.RemoveMountStubsRecursive = true
+	return meta
 }
 
-func TestHello(t *testing.T) {
-	b := newBench(t)
-	r := b.sh("id; cat /proc/self/status; mount; ls -la / /dev /proc/self/fd; env; pwd; hostname; cat /etc/hosts; exit 3")
-	t.Log(r.out, r.err, r.failure)
-	var ee *gatewayapi.ExitError
-	if !errors.As(r.failure, &ee) || ee.ExitCode != 3 {
-		t.Error(r.failure)
+func shell(script string) []string { return []string{"/bin/sh", "-c", script} }
+
+// sh runs a script as root of the step, which has to succeed, and returns its output.
+func (b *bench) sh(script string, mounts ...bkexecutor.Mount) string {
+	b.t.Helper()
+	r := b.run(b.t.Context(), bkexecutor.Meta{Args: shell(script)}, mounts...)
+	if r.failure != nil {
+		b.t.Errorf("%s: %v: %s", script, r.failure, r.err)
 	}
-	_ = io.EOF
+	return strings.TrimSpace(r.out)
+}
+
+// write makes a file in the root file system.
+func (b *bench) write(name, content string) {
+	b.t.Helper()
+	p := filepath.Join(b.rootfs, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// tree lists the root file system except for busybox.
+func (b *bench) tree() string {
+	b.t.Helper()
+	var out []string
+	err := filepath.WalkDir(b.rootfs, func(p string, d os.DirEntry, err error) error {
+		name := strings.TrimPrefix(p, b.rootfs)
+		if name == "/bin" {
+			return filepath.SkipDir
+		}
+		if name != "" {
+			out = append(out, name)
+		}
+		return err
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return strings.Join(out, " ")
 }

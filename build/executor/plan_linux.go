@@ -34,7 +34,9 @@ type plan struct {
 	CloneFlags uintptr
 	Supervise  bool
 	// Join is the pid of a step's first process whose namespaces are entered instead of making new ones; 0: none.
-	Join int
+	// JoinFlags are those of them that are the step's own: the others may belong to a user namespace above ours.
+	Join      int
+	JoinFlags uintptr
 	// Probe only tries to mount a new procfs.
 	Probe bool
 }

@@ -70,8 +70,9 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	return nil
 }
 
-// spawnFor starts a child of its own namespaces, or one that joins those of a running step. This thread is locked.
-func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (c *child, err error) {
+// spawnFor starts a child of its own namespaces, or one that joins those of a running step.
+// In that case this thread, which is locked, is fit for nothing else afterwards.
+func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (*child, error) {
 	if p.Join == 0 || p.Supervise {
 		return e.spawn(p, stdio)
 	}
@@ -81,16 +82,10 @@ func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (c *child, err error)
 	}
 	step := os.NewFile(uintptr(fd), "step")
 	defer step.Close() //nolint:errcheck // the child has its own
-	err = inPIDNamespace(p.Join, func() error {
-		c, err = e.spawn(p, stdio, step)
-		return err
-	})
-	if err != nil && c != nil { // this thread can't leave the step's pid namespace
-		c.kill()
-		_, werr := c.proc.Wait()
-		return nil, errors.Join(err, werr, c.control.Close())
+	if err := enterPIDNamespace(p.Join); err != nil {
+		return nil, err
 	}
-	return c, err
+	return e.spawn(p, stdio, step)
 }
 
 // spawn starts this program as InitArg0. The new process waits for its plan.
@@ -109,8 +104,12 @@ func (e *stepExecutor) spawn(p *plan, stdio []*os.File, extra ...*os.File) (*chi
 		Dir: "/", Env: []string{}, Files: append(append(append([]*os.File{}, stdio...), theirs), extra...),
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags},
 	}
-	if p.Supervise { // which has to outlive us for the moment that killing the tree takes
+	switch {
+	case p.Supervise: // it has to outlive us for the moment that killing the tree takes
 		attr.Sys.Pdeathsig, attr.Sys.Cloneflags = 0, 0
+	case p.Join != 0:
+		// Go would take a parent that this pid namespace can't see for a dead one. The child sets it itself.
+		attr.Sys.Pdeathsig = 0
 	}
 	proc, err := os.StartProcess(fdPath(int(self.Fd())), []string{InitArg0}, attr)
 	if err != nil {
