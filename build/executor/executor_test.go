@@ -134,7 +134,7 @@ func newBench(t *testing.T) *bench {
 }
 
 // busyboxRoot makes a root file system that has nothing but busybox and a few accounts.
-func busyboxRoot(t *testing.T) string {
+func busyboxRoot(t testing.TB) string {
 	t.Helper()
 	bin, err := exec.LookPath("busybox")
 	if err != nil {
