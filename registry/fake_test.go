@@ -33,7 +33,7 @@ type fake struct {
 }
 
 func newHandler() *fake {
-	return &fake{registry: ggcrregistry.New(ggcrregistry.Logger(log.New(io.Discard, "", 0)))}
+	return &fake{registry: ggcrregistry.New(ggcrregistry.Logger(discardLog()))}
 }
 
 // newFake starts one on plain HTTP.
@@ -167,8 +167,8 @@ func (m *memory) image(seed uint64, sizes ...int) v1.Descriptor {
 }
 
 // newIndex has two images, an attestation, an artifact without layers, a nested
-// index, and a child of a type that nobody knows.
-func newIndex() *memory {
+// index, and, if odd, a child of a type that nobody knows.
+func newIndex(odd bool) *memory {
 	m := &memory{blobs: map[v1.Hash][]byte{}}
 	amd64 := m.image(100, 3000)
 	amd64.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
@@ -188,10 +188,12 @@ func newIndex() *memory {
 	nested := m.addJSON(types.OCIImageIndex, map[string]any{
 		"schemaVersion": 2, "mediaType": types.OCIImageIndex, "manifests": []v1.Descriptor{m.image(300, 10)},
 	})
-	odd := m.add("application/x-odd", []byte("odd bytes"))
+	children := []v1.Descriptor{amd64, arm64, attestation, artifact, nested}
+	if odd {
+		children = append(children, m.add("application/x-odd", []byte("odd bytes")))
+	}
 	m.root = m.addJSON(types.OCIImageIndex, map[string]any{
-		"schemaVersion": 2, "mediaType": types.OCIImageIndex,
-		"manifests": []v1.Descriptor{amd64, arm64, attestation, artifact, nested, odd},
+		"schemaVersion": 2, "mediaType": types.OCIImageIndex, "manifests": children,
 	})
 	return m
 }
@@ -264,3 +266,5 @@ func (m *memory) layer(i int) v1.Descriptor {
 	}
 	return r.Layers[i]
 }
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

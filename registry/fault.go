@@ -106,13 +106,19 @@ func isTLS(err error) bool {
 	var (
 		verification *tls.CertificateVerificationError
 		record       tls.RecordHeaderError
-		alert        tls.AlertError
 		unknown      x509.UnknownAuthorityError
 		name         x509.HostnameError
 		invalid      x509.CertificateInvalidError
 	)
 	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &verification) || errors.As(err, &record) ||
-		errors.As(err, &alert) || errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid)
+		isAlert(err) || errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid)
+}
+
+// isAlert: the other side ended the handshake. The type of an alert is not
+// exported; only so is it told from other errors of the network.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // tlsReason is the innermost thing the TLS library says.
@@ -121,7 +127,6 @@ func tlsReason(err error) string {
 		unknown x509.UnknownAuthorityError
 		name    x509.HostnameError
 		invalid x509.CertificateInvalidError
-		alert   tls.AlertError
 	)
 	switch {
 	case errors.As(err, &unknown):
@@ -130,8 +135,8 @@ func tlsReason(err error) string {
 		return bounded(name.Error())
 	case errors.As(err, &invalid):
 		return bounded(invalid.Error())
-	case errors.As(err, &alert):
-		return "it ended the handshake: " + alert.Error()
+	case isAlert(err):
+		return "it says " + strings.TrimPrefix(bounded(innermost(err).Error()), "tls: ")
 	}
 	return bounded(innermost(err).Error())
 }

@@ -174,6 +174,9 @@ func (s *session) manifest(ctx context.Context, id string, accept []string) ([]b
 // promises. A tag without a header promises nothing.
 func (s *session) verify(raw []byte, id, header string) (v1.Hash, error) {
 	want, err := v1.NewHash(id)
+	if err != nil && strings.Contains(id, ":") {
+		return v1.Hash{}, &FormatError{Ref: s.ref, Why: "its digest is of a type that cannot be verified"}
+	}
 	if err != nil {
 		want, err = v1.NewHash(header)
 	}

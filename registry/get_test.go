@@ -18,7 +18,7 @@ import (
 // Whatever is pushed comes back byte by byte, by tag and by digest, and a second
 // push sends nothing.
 func TestPushAndGet(t *testing.T) {
-	for name, m := range map[string]*memory{"image": newImage(1, 1<<20, 5, 70_000), "index": newIndex()} {
+	for name, m := range map[string]*memory{"image": newImage(1, 1<<20, 5, 70_000), "index": newIndex(true)} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
 			c := newClient(Config{})
