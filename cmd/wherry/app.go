@@ -128,7 +128,7 @@ func run(ctx context.Context, e *env, args []string) int {
 	if err == nil {
 		err = e.flush()
 	}
-	return report(ctx, e.Stderr, err)
+	return report(ctx, e, err)
 }
 
 // commandPath is what was typed to reach c's command: "wherry image ls".

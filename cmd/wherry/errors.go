@@ -100,18 +100,20 @@ func concerning(command, operand string, err error) error {
 }
 
 // report prints err, where there is one, and returns the exit code it stands for.
-func report(ctx context.Context, w io.Writer, err error) int {
+func report(ctx context.Context, e *env, err error) int {
+	w := e.Stderr
 	if err == nil {
 		return exitDone
 	}
-	if e, ok := errors.AsType[exitWith](err); ok {
-		return int(e)
+	if ran, ok := errors.AsType[exitWith](err); ok {
+		return int(ran)
 	}
 	if ctx.Err() != nil {
 		fmt.Fprintln(w, program+": interrupted")
 		return exitInterrupted
 	}
-	text, hint, code := describe(err)
+	store, _ := e.storeDir() // only to see which errors are about it
+	text, hint, code := describe(err, store)
 	fmt.Fprintf(w, "%s: %s\n", program, printable(text))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable(hint))
@@ -121,7 +123,7 @@ func report(ctx context.Context, w io.Writer, err error) int {
 
 // describe is the one place that turns errors into words, a command to type and
 // an exit code.
-func describe(err error) (text, hint string, code int) {
+func describe(err error, store string) (text, hint string, code int) {
 	text = err.Error()
 	if e, ok := errors.AsType[*usageError](err); ok {
 		return text, fmt.Sprintf("run '%s --help'", e.command), exitUsage
@@ -151,7 +153,7 @@ func describe(err error) (text, hint string, code int) {
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
-	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err), about.systemHint(err)), exitFailed
+	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err), systemHint(err, store)), exitFailed
 }
 
 // platformHint is the same command with a platform that there is.
@@ -231,13 +233,16 @@ func loginCommand(host string) string {
 	return program + " login " + host
 }
 
-// systemHint helps where the machine refuses.
-func (c *concernedError) systemHint(err error) string {
+// systemHint helps where the machine does not let the store be used.
+func systemHint(err error, store string) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Sprintf("remove images (%s rmi IMAGE), or keep them on another disk (%[1]s --store DIR ...)", program)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("use a store of your own: %s --store DIR ...", program)
+		at, ok := errors.AsType[*fs.PathError](err)
+		if ok && store != "" && (strings.HasPrefix(at.Path, store) || strings.HasPrefix(store, at.Path)) {
+			return fmt.Sprintf("use a store of your own: %s --store DIR ...", program)
+		}
 	}
 	return ""
 }

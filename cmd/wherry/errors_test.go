@@ -79,10 +79,14 @@ func TestDescribe(t *testing.T) {
 			fmt.Errorf("write blob: %w", syscall.ENOSPC), "write blob: no space left on device",
 			"remove images (wherry rmi IMAGE), or keep them on another disk (wherry --store DIR ...)", exitFailed,
 		},
-		{fmt.Errorf("open store: %w", fs.ErrPermission), "open store: permission denied", "use a store of your own: wherry --store DIR ...", exitFailed},
+		{
+			fmt.Errorf("open store: %w", &fs.PathError{Op: "mkdir", Path: "/var/store/x", Err: fs.ErrPermission}),
+			"open store: mkdir /var/store/x: permission denied", "use a store of your own: wherry --store DIR ...", exitFailed,
+		},
+		{&fs.PathError{Op: "open", Path: "/etc/hosts", Err: fs.ErrPermission}, "open /etc/hosts: permission denied", "", exitFailed},
 		{errors.New("odd"), "odd", "", exitFailed},
 	} {
-		text, hint, code := describe(c.err)
+		text, hint, code := describe(c.err, "/var/store")
 		if text != c.text || hint != c.hint || code != c.code {
 			t.Errorf("%T: got\n%s\n%s\n%d, want\n%s\n%s\n%d", c.err, text, hint, code, c.text, c.hint, c.code)
 		}
@@ -91,17 +95,18 @@ func TestDescribe(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	var b bytes.Buffer
+	e := &env{Stderr: &b, StoreDir: "/var/store", Getenv: func(string) string { return "" }}
 	ctx, cancel := context.WithCancel(context.Background())
-	if code := report(ctx, &b, nil); code != exitDone || b.Len() > 0 {
+	if code := report(ctx, e, nil); code != exitDone || b.Len() > 0 {
 		t.Errorf("nil: exit code %d, %q", code, &b)
 	}
 	evil := errors.New("the server says \x1b]0;gotcha\a\r\nand \u009b31m more")
-	if code := report(ctx, &b, evil); code != exitFailed || b.String() != "wherry: the server says �]0;gotcha�� and �31m more\n" {
+	if code := report(ctx, e, evil); code != exitFailed || b.String() != "wherry: the server says �]0;gotcha�� and �31m more\n" {
 		t.Errorf("control characters: exit code %d, %q", code, &b)
 	}
 	b.Reset()
 	cancel()
-	if code := report(ctx, &b, context.Canceled); code != exitInterrupted || b.String() != "wherry: interrupted\n" {
+	if code := report(ctx, e, context.Canceled); code != exitInterrupted || b.String() != "wherry: interrupted\n" {
 		t.Errorf("interrupted: exit code %d, %q", code, &b)
 	}
 }
