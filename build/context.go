@@ -1,6 +1,8 @@
 package build
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -62,9 +64,10 @@ func locate(r Request) (sources, error) {
 // project with the same name, size and time.
 func (s sources) sharedKey() string { return s.context + "\x00" + s.dockerfile }
 
-// mounts are the folders by the names that the frontend knows.
-func (s sources) mounts() (map[string]fsutil.FS, error) {
-	context, err := fsutil.NewFS(s.context)
+// mounts are the folders by the names that the frontend knows. fail is told of a file
+// that can't be read.
+func (s sources) mounts(fail func(error)) (map[string]fsutil.FS, error) {
+	files, err := fsutil.NewFS(s.context)
 	if err != nil {
 		return nil, err
 	}
@@ -72,25 +75,60 @@ func (s sources) mounts() (map[string]fsutil.FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]fsutil.FS{"context": readable{context}, "dockerfile": readable{dockerfile}}, nil
+	return map[string]fsutil.FS{"context": readable{files, fail}, "dockerfile": readable{dockerfile, fail}}, nil
 }
 
-// readable makes a file that can't be opened an error of the build. BuildKit sends
-// an empty file in its place.
-type readable struct{ fsutil.FS }
+// UnreadableError is a file of the build context that can't be read.
+type UnreadableError struct {
+	Path string // in the context
+	Err  error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("build context: read %q: %v", e.Path, cause(e.Err))
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// readable makes a file that can't be read the end of the build. BuildKit sends an
+// empty file in place of one that it can't open, and waits for ever after a failed
+// read: so the whole build is told, and not only the transfer.
+type readable struct {
+	fsutil.FS
+	fail func(error)
+}
+
+func (r readable) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
+	return r.FS.Walk(ctx, target, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			r.fail(&UnreadableError{path, err})
+		}
+		return fn(path, entry, err)
+	})
+}
 
 func (r readable) Open(path string) (io.ReadCloser, error) {
 	f, err := r.FS.Open(path)
 	if err != nil {
-		return io.NopCloser(failing{fmt.Errorf("build context: read %q: %w", path, cause(err))}), nil
+		r.fail(&UnreadableError{path, err})
+		return nil, err
 	}
-	return f, nil
+	return &watchedFile{f, path, r.fail}, nil
 }
 
-// failing is a reader that has an error to tell instead of bytes.
-type failing struct{ err error }
+type watchedFile struct {
+	io.ReadCloser
+	path string
+	fail func(error)
+}
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f *watchedFile) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a reader's end is io.EOF itself
+		f.fail(&UnreadableError{f.path, err})
+	}
+	return n, err
+}
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -99,7 +137,8 @@ func exists(path string) bool {
 
 // cause strips the operation and the path, which the caller names in its own words.
 func cause(err error) error {
-	if pe, ok := err.(*fs.PathError); ok { //nolint:errorlint // only the outermost one repeats what the caller says
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
 		return pe.Err
 	}
 	return err

@@ -72,7 +72,9 @@ func buildOnce(ctx context.Context, o engine.Options, src sources, r Request) (_
 	defer func() { err = errors.Join(err, conn.Close(r.Notice)) }()
 	targets := newTargets(r)
 	defer targets.discard()
-	opt, err := solveOpt(src, r, targets)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	opt, err := solveOpt(src, r, targets, fail)
 	if err != nil {
 		return nil, err
 	}
@@ -106,12 +108,12 @@ func solve(ctx context.Context, c *client.Client, opt client.SolveOpt, p Progres
 	return res, nil
 }
 
-func solveOpt(src sources, r Request, t *targets) (client.SolveOpt, error) {
+func solveOpt(src sources, r Request, t *targets, fail func(error)) (client.SolveOpt, error) {
 	session, err := attachables(r)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
-	mounts, err := src.mounts()
+	mounts, err := src.mounts(fail)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}

@@ -16,7 +16,9 @@ import (
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter"
+	imageexporter "github.com/moby/buildkit/exporter/containerimage"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	ociexporter "github.com/moby/buildkit/exporter/oci"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/leaseutil"
@@ -27,18 +29,25 @@ import (
 
 // Exporter returns BuildKit's exporter called name. Image exporters compress their
 // layers on all cores; an image result ends in the image store, linked and named.
-func (w *layoutWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
-	e, err := w.Worker.Exporter(name, sm)
-	if err != nil {
-		return nil, err
-	}
+func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Exporter, err error) {
 	switch name {
 	case client.ExporterImage:
-		return &imageExporter{Exporter: e, worker: w, toStore: true}, nil
-	case client.ExporterOCI, client.ExporterDocker:
-		return &imageExporter{Exporter: e, worker: w}, nil
+		e, err = imageexporter.New(imageexporter.Opt{
+			Images: w.ImageStore, SessionManager: sm, ImageWriter: w.images,
+			RegistryHosts: w.RegistryHosts, LeaseManager: w.LeaseManager(),
+		})
+	case client.ExporterOCI:
+		e, err = w.archiveExporter(sm, ociexporter.VariantOCI)
+	case client.ExporterDocker:
+		e, err = w.archiveExporter(sm, ociexporter.VariantDocker)
+	default:
+		return w.Worker.Exporter(name, sm)
 	}
-	return e, nil
+	return &imageExporter{Exporter: e, worker: w, toStore: name == client.ExporterImage}, err
+}
+
+func (w *layoutWorker) archiveExporter(sm *session.Manager, variant ociexporter.ExporterVariant) (exporter.Exporter, error) {
+	return ociexporter.New(ociexporter.Opt{SessionManager: sm, ImageWriter: w.images, Variant: variant, LeaseManager: w.LeaseManager()})
 }
 
 type imageExporter struct {

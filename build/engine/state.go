@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,8 +28,6 @@ type state struct {
 
 // markerName holds the boot id while the state is open, and after a crash.
 const markerName = "open-in-boot"
-
-var databases = []string{"cache.db", "history.db", "metadata_v2.db", "containerdmeta.db"}
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
@@ -75,18 +72,13 @@ func (s *state) drop() error {
 	return nil
 }
 
-// close puts all that was written on the disk and takes the marker away.
+// close takes the marker away once all that was written is on the disk. The databases
+// were synced as they were closed; what grew beside them has not been.
 func (s *state) close() error {
-	var eg errgroup.Group
 	if s.grown.Load() {
-		eg.Go(func() error { return syncfs(s.dir) })
-	} else {
-		for _, name := range databases {
-			eg.Go(func() error { return syncFile(s.path(name)) })
+		if err := syncfs(s.dir); err != nil {
+			return fmt.Errorf("sync the build state: %w", err)
 		}
-	}
-	if err := eg.Wait(); err != nil {
-		return fmt.Errorf("sync the build state: %w", err)
 	}
 	return os.Remove(s.path(markerName))
 }
@@ -108,17 +100,6 @@ func writeSynced(path string, data []byte) (err error) {
 		return err
 	}
 	return f.Sync()
-}
-
-func syncFile(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Fdatasync(int(f.Fd())), f.Close())
 }
 
 func syncfs(dir string) error {

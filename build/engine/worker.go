@@ -12,11 +12,14 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/executor/resources"
 	"github.com/moby/buildkit/executor/runcexecutor"
+	imageexporter "github.com/moby/buildkit/exporter/containerimage"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/snapshot/imagerefchecker"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
@@ -36,6 +39,7 @@ type layoutWorker struct {
 	*base.Worker
 	store     Store
 	content   *sharedContent
+	images    *imageexporter.ImageWriter
 	snapshots snapshots.Snapshotter // below containerd's metadata, which does not close it
 }
 
@@ -63,12 +67,53 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	}
 	opt.RegistryHosts = registryHosts(ctx, o.HostsDirs)
 	opt.ImageStore = &fromStore{images: o.Store, content: opt.ContentStore}
-	w, err := base.NewWorker(ctx, opt)
-	if err != nil {
+	if err := dropLeases(ctx, opt.LeaseManager); err != nil {
 		return nil, err
 	}
-	w.SourceManager.Register(imageSource{w.ImageSource})
-	return &layoutWorker{Worker: w, store: o.Store, content: shared, snapshots: snapshotter}, nil
+	w := &layoutWorker{store: o.Store, content: shared, snapshots: snapshotter}
+	if w.images, err = imageexporter.NewImageWriter(imageexporter.WriterOpt{
+		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
+	}); err != nil {
+		return nil, err
+	}
+	w.Worker, err = newBase(opt)
+	return w, err
+}
+
+// newBase is BuildKit's base.NewWorker without its probe for git, which starts a
+// process at every build, and with our sources.
+func newBase(opt base.WorkerOpt) (*base.Worker, error) {
+	w := &base.Worker{WorkerOpt: opt}
+	var err error
+	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
+		Snapshotter:     opt.Snapshotter,
+		ContentStore:    opt.ContentStore,
+		PruneRefChecker: imagerefchecker.New(imagerefchecker.Opt{ImageStore: opt.ImageStore, ContentStore: opt.ContentStore}),
+		Applier:         opt.Applier,
+		Differ:          opt.Differ,
+		LeaseManager:    opt.LeaseManager,
+		GarbageCollect:  opt.GarbageCollect,
+		MetadataStore:   opt.MetadataStore,
+		Root:            opt.Root,
+		MountPoolRoot:   opt.MountPoolRoot,
+	}); err != nil {
+		return nil, err
+	}
+	return w, addSources(w)
+}
+
+// dropLeases ends the temporary leases of builds that were killed.
+func dropLeases(ctx context.Context, m *leaseutil.Manager) error {
+	stale, err := m.List(ctx, `labels."buildkit/lease.temporary"`)
+	if err != nil {
+		return err
+	}
+	for _, l := range stale {
+		if err := m.Delete(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openStores opens the databases and what stands on them: content, snapshots,

@@ -145,7 +145,7 @@ func buildRequest(e *env, o buildOptions) (build.Request, error) {
 		Context: o.Context, Dockerfile: o.File, Target: o.Target, NoCache: o.NoCache, Pull: o.Pull, Runtime: o.Runtime,
 		HostsDirs: e.hostsDirs(), Stdout: e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
-		Notice:   func(msg string) { e.say("%s: %s", program, msg) },
+		Notice:   func(msg string) { e.say("note: %s", msg) },
 	}
 	if o.Quiet {
 		req.Progress.Mode = "quiet"

@@ -1,0 +1,70 @@
+//go:build linux
+
+package engine
+
+import (
+	"os/exec"
+
+	"github.com/moby/buildkit/source"
+	"github.com/moby/buildkit/source/containerblob"
+	"github.com/moby/buildkit/source/containerimage"
+	"github.com/moby/buildkit/source/git"
+	"github.com/moby/buildkit/source/http"
+	"github.com/moby/buildkit/source/local"
+	"github.com/moby/buildkit/worker/base"
+)
+
+// addSources registers where a build may read from: images, the session's folders and
+// layouts, URLs, and git repositories if git is on the PATH.
+func addSources(w *base.Worker) (err error) {
+	if w.SourceManager, err = source.NewManager(); err != nil {
+		return err
+	}
+	image := containerimage.SourceOpt{
+		Snapshotter:   w.Snapshotter,
+		ContentStore:  w.WorkerOpt.ContentStore,
+		Applier:       w.Applier,
+		ImageStore:    w.ImageStore,
+		CacheAccessor: w.CacheMgr,
+		RegistryHosts: w.RegistryHosts,
+		ResolverType:  containerimage.ResolverTypeRegistry,
+		LeaseManager:  w.WorkerOpt.LeaseManager,
+	}
+	if w.ImageSource, err = containerimage.NewSource(image); err != nil {
+		return err
+	}
+	w.SourceManager.Register(imageSource{w.ImageSource})
+	image.ResolverType, image.RegistryHosts = containerimage.ResolverTypeOCILayout, nil
+	if w.OCILayoutSource, err = containerimage.NewSource(image); err != nil {
+		return err
+	}
+	w.SourceManager.Register(w.OCILayoutSource)
+	if w.HTTPSource, err = http.NewSource(http.Opt{CacheAccessor: w.CacheMgr}); err != nil {
+		return err
+	}
+	w.SourceManager.Register(w.HTTPSource)
+	return addOtherSources(w)
+}
+
+func addOtherSources(w *base.Worker) error {
+	folders, err := local.NewSource(local.Opt{CacheAccessor: w.CacheMgr})
+	if err != nil {
+		return err
+	}
+	w.SourceManager.Register(folders)
+	blobs, err := containerblob.NewSource(containerblob.SourceOpt{
+		ContentStore: w.WorkerOpt.ContentStore, CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts,
+	})
+	if err != nil {
+		return err
+	}
+	w.SourceManager.Register(blobs)
+	if _, err := exec.LookPath("git"); err != nil {
+		return nil //nolint:nilerr // a build that names a repository is told that git is missing
+	}
+	if w.GitSource, err = git.NewSource(git.Opt{CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts}); err != nil {
+		return err
+	}
+	w.SourceManager.Register(w.GitSource)
+	return nil
+}
