@@ -100,7 +100,7 @@ type readable struct {
 
 func (r readable) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	return r.FS.Walk(ctx, target, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // names that may be missing are looked for, too
 			r.fail(&UnreadableError{path, err})
 		}
 		return fn(path, entry, err)
