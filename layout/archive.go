@@ -114,7 +114,8 @@ func (a *archive) cleanUp() {
 }
 
 func (a *archive) readTar(stream io.Reader) error {
-	tr := tar.NewReader(stream)
+	end := &endReader{r: stream}
+	tr := tar.NewReader(end)
 	for n := 0; ; n++ {
 		h, err := tr.Next()
 		if err == io.EOF { //nolint:errorlint // archive/tar returns it bare
@@ -130,10 +131,30 @@ func (a *archive) readTar(stream io.Reader) error {
 			return err
 		}
 	}
+	if end.zeros < tarBlockSize {
+		return archiveError(io.ErrUnexpectedEOF)
+	}
 	if len(a.files) == 0 {
 		return invalid("archive", "there is nothing in it")
 	}
 	return drain(stream)
+}
+
+// endReader counts the zero bytes it saw last: archive/tar doesn't tell an
+// archive that ends from one that is cut off between two files.
+type endReader struct {
+	r     io.Reader
+	zeros int
+}
+
+func (e *endReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	zeros := n - len(bytes.TrimRight(p[:n], "\x00"))
+	if zeros == n {
+		zeros += e.zeros
+	}
+	e.zeros = zeros
+	return n, err
 }
 
 // drain reads what follows the archive: padding only, and with it the checksum

@@ -163,7 +163,7 @@ func index(t testing.TB, platforms ...string) (v1.ImageIndex, []v1.Image) {
 	x := v1.ImageIndex(empty.Index)
 	var images []v1.Image
 	for _, s := range platforms {
-		img := image(t, s, 2, 3000)
+		img := oci(image(t, s, 2, 3000))
 		p, err := platform.Parse(s)
 		if err != nil {
 			t.Fatal(err)

@@ -6,11 +6,9 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -74,25 +72,6 @@ func parseTime(s string) time.Time {
 		return time.Time{}
 	}
 	return t
-}
-
-// entryName finds the full normalised name of an entry in its annotations. What
-// we and containerd write needs no work. Others write a reference into the
-// ref.name, or (skopeo, crane, umoci) a bare tag, which names no repository:
-// such an entry has no name, only a refName.
-func entryName(containerd, refName string) (name, bare string) {
-	if containerd != "" && containerd == refName {
-		return containerd, refName
-	}
-	for _, s := range []string{containerd, refName} {
-		if s == "" || !strings.ContainsAny(s, ":/@") {
-			continue
-		}
-		if named, err := reference.ParseNormalizedNamed(s); err == nil {
-			return reference.TagNameOnly(named).String(), refName
-		}
-	}
-	return "", refName
 }
 
 // Name is the full normalised name, as "docker.io/library/alpine:3.20", or ""

@@ -3,10 +3,8 @@ package layout
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -92,27 +90,6 @@ func (s *Store) putShared(ctx context.Context, src Source, o PutOptions, names [
 		root.MediaType = t.docs[0].desc.MediaType
 	}
 	return s.name(ctx, root, names)
-}
-
-// entryNames normalises names for entries that point at h.
-func entryNames(names []string, h v1.Hash) ([]string, error) {
-	full := make([]string, 0, len(names))
-	for _, n := range names {
-		named, err := reference.ParseNormalizedNamed(n)
-		if err != nil {
-			return nil, fmt.Errorf("invalid name %q: %w", n, err)
-		}
-		if pinned, ok := named.(reference.Digested); ok {
-			if pinned.Digest().String() != h.String() {
-				return nil, fmt.Errorf("name %q cannot stand for image %s", n, h)
-			}
-			if named, err = reference.WithDigest(reference.TrimNamed(named), pinned.Digest()); err != nil {
-				return nil, fmt.Errorf("invalid name %q: %w", n, err)
-			}
-		}
-		full = append(full, reference.TagNameOnly(named).String())
-	}
-	return full, nil
 }
 
 // surveyed is an image of d, which is in the store, with its facts at hand.

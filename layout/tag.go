@@ -13,9 +13,9 @@ import (
 // repository, "latest" being the default tag. What had the name before stays as
 // an untagged entry. A [*NotFoundError] says that img was removed meanwhile.
 func (s *Store) Tag(img *Image, name string) error {
-	named, err := reference.ParseNormalizedNamed(name)
+	named, err := parseName(name)
 	if err != nil {
-		return fmt.Errorf("invalid name %q: %w", name, err)
+		return err
 	}
 	if _, pinned := named.(reference.Digested); pinned {
 		return fmt.Errorf("invalid name %q: a tag cannot have a digest", name)

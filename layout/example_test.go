@@ -1,0 +1,47 @@
+package layout_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/wherry-oci/wherry/layout"
+)
+
+// Open a store, load an archive as "docker save" writes it, and list what there is.
+func Example() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := layout.Open(filepath.Join(dir, "store"))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	var archive bytes.Buffer
+	if err := tarball.Write(name.MustParseReference("alpine:3.20"), empty.Image, &archive); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := store.Load(context.Background(), &archive, layout.LoadOptions{}); err != nil {
+		log.Fatal(err)
+	}
+
+	images, err := store.List()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, i := range images {
+		fmt.Println(i.Name(), i.Descriptor().MediaType, i.Size())
+	}
+	// Output:
+	// docker.io/library/alpine:3.20 application/vnd.oci.image.manifest.v1+json 363
+}
