@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
@@ -124,7 +123,6 @@ func (a *authorizer) fetch(ctx context.Context, login authn.AuthConfig, scopes [
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.limits.stall)
 	defer cancel()
-	header := http.Header{"User-Agent": {a.agent}}
 	options := auth.TokenOptions{
 		Realm:    a.challenge.Parameters["realm"],
 		Service:  a.challenge.Parameters["service"],
@@ -135,16 +133,16 @@ func (a *authorizer) fetch(ctx context.Context, login authn.AuthConfig, scopes [
 	if login.IdentityToken != "" {
 		a.sent = true
 		options.Username, options.Secret = "", login.IdentityToken
-		got, err := auth.FetchTokenWithOAuth(ctx, a.client(), header, "wherry", options)
+		got, err := auth.FetchTokenWithOAuth(ctx, a.client(), nil, "wherry", options)
 		if err != nil {
-			return token{}, a.explain(err)
+			return token{}, err
 		}
 		return newToken(got.AccessToken, got.ExpiresInSeconds), nil
 	}
 	a.sent = a.sent || options.Secret != ""
-	got, err := auth.FetchToken(ctx, a.client(), header, options)
+	got, err := auth.FetchToken(ctx, a.client(), nil, options)
 	if err != nil {
-		return token{}, a.explain(err)
+		return token{}, err
 	}
 	return newToken(got.Token, got.ExpiresInSeconds), nil
 }
@@ -177,8 +175,10 @@ func (a *authorizer) checkRealm(realm string) error {
 // client for the token server. It takes no redirect to another host, as what is
 // asked carries a password.
 func (a *authorizer) client() *http.Client {
+	// An endpoint without a name owns no URL: nothing is added to the requests.
+	s := &session{to: &endpoint{base: a.to.base}, agent: a.agent, limits: a.limits, tries: a.limits.tries}
 	return &http.Client{
-		Transport: boundedAnswers{a.to.base},
+		Transport: tokenTransport{s, a},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if first := via[0].URL; len(via) > 5 || req.URL.Host != first.Host || req.URL.Scheme != first.Scheme {
 				return errors.New("the token server redirects to another host")
@@ -188,29 +188,28 @@ func (a *authorizer) client() *http.Client {
 	}
 }
 
-// boundedAnswers cuts what a token server sends.
-type boundedAnswers struct{ inner http.RoundTripper }
+// tokenTransport bounds what a token server says, and reads its refusals.
+type tokenTransport struct {
+	session *session
+	auth    *authorizer // whose lock is held
+}
 
 // RoundTrip implements [http.RoundTripper].
-func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := b.inner.RoundTrip(r)
+func (t tokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.session.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxError)) // the status alone says enough
+		return nil, t.auth.to.refusal(resp.StatusCode, resp.Header, bodyMessage(body), t.auth.sent)
 	}
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.LimitReader(resp.Body, maxToken), resp.Body}
 	return resp, nil
-}
-
-// explain the failure to get a token.
-func (a *authorizer) explain(err error) error {
-	var status remoteerrors.ErrUnexpectedStatus
-	if !errors.As(err, &status) {
-		return err
-	}
-	return a.to.refusal(status.StatusCode, nil, bodyMessage(status.Body), a.sent)
 }
 
 // joinScopes merges what a request needs with what the registry asks for. A
@@ -224,23 +223,13 @@ func joinScopes(need []string, asked string) []string {
 	if slices.ContainsFunc(theirs, func(s string) bool { return scopeName(s) == scopeName(need[0]) }) {
 		return union(need, theirs)
 	}
-	_, action, _ := cutLast(need[0], ":")
-	renamed := scopeName(theirs[0]) + ":" + action
+	renamed := scopeName(theirs[0]) + strings.TrimPrefix(need[0], scopeName(need[0]))
 	return union(append([]string{renamed}, need[1:]...), theirs[1:])
 }
 
 // scopeName is what a scope is about: "repository:library/alpine".
 func scopeName(scope string) string {
-	name, _, _ := cutLast(scope, ":")
-	return name
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
+	return scope[:max(strings.LastIndexByte(scope, ':'), 0)]
 }
 
 // union of a, which wins where both name the same thing, and b.

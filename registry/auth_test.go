@@ -24,10 +24,10 @@ func (k keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return authn.Anonymous, nil
 }
 
-// basicAuth guards f, and then asks next.
-func basicAuth(f *fake, user, password string, next func(http.ResponseWriter, *http.Request) bool) {
+// basicAuth guards f with the user u and the password secret, and then asks next.
+func basicAuth(f *fake, next func(http.ResponseWriter, *http.Request) bool) {
 	f.on(func(w http.ResponseWriter, r *http.Request) bool {
-		if u, p, ok := r.BasicAuth(); !ok || u != user || p != password {
+		if u, p, ok := r.BasicAuth(); !ok || u != "u" || p != "secret" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return true
@@ -142,7 +142,7 @@ func TestIdentityToken(t *testing.T) {
 
 func TestBasicAuth(t *testing.T) {
 	f := newFake(t)
-	basicAuth(f, "u", "secret", nil)
+	basicAuth(f, nil)
 	c := newClient(Config{Keychain: keychain{f.host(): {Username: "u", Password: "secret"}}})
 	m := newImage(1, 1000)
 	mustPush(t, c, f.ref(t, "app"), m)
@@ -151,7 +151,7 @@ func TestBasicAuth(t *testing.T) {
 
 func TestCheckLogin(t *testing.T) {
 	basic, token, open := newFake(t), newFake(t), newFake(t)
-	basicAuth(basic, "u", "secret", nil)
+	basicAuth(basic, nil)
 	s := newTokenServer(t, token, "u", "secret", "")
 	c := newClient(Config{})
 	for _, f := range []*fake{basic, token, open} {

@@ -84,7 +84,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 func (r *blobReader) broken(err error) error {
 	_ = r.body.Close() // it is broken already
 	r.body = nil
-	if err == io.EOF {
+	if err == io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
 		err = io.ErrUnexpectedEOF
 	}
 	if r.offset-r.mark >= progress {
@@ -167,11 +167,11 @@ func (s *session) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.R
 		header["Accept"] = []string{acceptable(), string(d.MediaType)}
 	}
 	setRange(header, d, offset)
-	resp, err := s.get(ctx, s.repo+kind+d.Digest.String(), header)
+	resp, err := s.get(ctx, s.repo+kind+d.Digest.String(), header) //nolint:bodyclose // from takes it over
 	var status *StatusError
 	if errors.As(err, &status) && status.Status == http.StatusRequestedRangeNotSatisfiable {
-		header.Del("Range") // some servers do not know ranges, and say so
-		resp, err = s.get(ctx, s.repo+kind+d.Digest.String(), header)
+		header.Del("Range")                                           // some servers do not know ranges, and say so
+		resp, err = s.get(ctx, s.repo+kind+d.Digest.String(), header) //nolint:bodyclose // from takes it over
 	}
 	if err != nil {
 		return nil, err
@@ -216,7 +216,7 @@ type faultReader struct {
 // Read implements [io.Reader].
 func (r faultReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
 		err = r.s.fault(err)
 	}
 	return n, err

@@ -163,7 +163,7 @@ func TestCredentialHelper(t *testing.T) {
 	}
 	bin, dir := t.TempDir(), t.TempDir()
 	writeFile(t, filepath.Join(bin, "docker-credential-test"), helperScript, 0o700)
-	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH")) //nolint:forbidigo // the helper needs sh
 	config := filepath.Join(dir, "config.json")
 	writeFile(t, config, `{"credsStore":"gone","credHelpers":{"registry.corp":"test","docker.io":"test"}}`, 0o600)
 	c, err := LoadCredentials(dir)

@@ -2,8 +2,8 @@ package registry
 
 import (
 	"fmt"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -18,12 +18,9 @@ func startDistribution(t *testing.T) string {
 	if err != nil {
 		t.Skip("docker-registry is not installed:", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	free := httptest.NewServer(http.NotFoundHandler())
+	address := free.Listener.Addr().String()
+	free.Close()
 	dir := t.TempDir()
 	// The password is "secret".
 	writeFile(t, filepath.Join(dir, "htpasswd"), "u:$2a$05$QBhX/N7PSjxlm4rXKGkQh.IHdtr9TXGWhNcI/7RQM/BpQYc6F0edi\n", 0o600)
@@ -34,7 +31,7 @@ storage: {filesystem: {rootdirectory: %s}}
 http: {addr: %s}
 auth: {htpasswd: {realm: here, path: %s}}
 `, dir, address, filepath.Join(dir, "htpasswd")), 0o600)
-	cmd := exec.Command(program, "serve", config)
+	cmd := exec.CommandContext(t.Context(), program, "serve", config)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

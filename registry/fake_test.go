@@ -47,7 +47,7 @@ func newFake(t *testing.T) *fake {
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	f.log = append(f.log, r.Clone(context.Background()))
+	f.log = append(f.log, r.Clone(context.WithoutCancel(r.Context())))
 	hook := f.hook
 	f.mu.Unlock()
 	if hook != nil && hook(w, r) {
@@ -267,4 +267,4 @@ func (m *memory) layer(i int) v1.Descriptor {
 	return r.Layers[i]
 }
 
-func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) } //nolint:forbidigo // servers want one

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -184,28 +185,17 @@ func bodyMessage(body []byte) string {
 	if json.Unmarshal(body, &said) != nil {
 		return ""
 	}
-	for _, e := range said.Errors {
-		if e.Message != "" {
-			return e.Message
-		}
-		if e.Code != "" {
-			return e.Code
-		}
+	if len(said.Errors) > 0 {
+		return cmp.Or(said.Errors[0].Message, said.Errors[0].Code)
 	}
-	if said.Details != "" {
-		return said.Details
-	}
-	return said.Message
+	return cmp.Or(said.Details, said.Message)
 }
 
 func diagnostics(e *transport.Error) string {
-	for _, d := range e.Errors {
-		if d.Message != "" {
-			return d.Message
-		}
-		return string(d.Code)
+	if len(e.Errors) == 0 {
+		return ""
 	}
-	return ""
+	return cmp.Or(e.Errors[0].Message, string(e.Errors[0].Code))
 }
 
 // bounded makes foreign text fit for a terminal: short, one line, nothing but

@@ -78,14 +78,20 @@ func TestGetErrors(t *testing.T) {
 			_, _ = io.CopyN(w, endless{}, 100<<20)
 			return true
 		}, new(*FormatError), "larger than 4 MiB"},
-		{"schema 1", "app:1", reply(200, "application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1,"fsLayers":[]}`),
-			new(*FormatError), "schema 1"},
-		{"both kinds", "app:1", reply(200, "application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[],"layers":[]}`),
-			new(*FormatError), "both as a manifest and as an index"},
+		{
+			"schema 1", "app:1", reply(200, "application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1,"fsLayers":[]}`),
+			new(*FormatError), "schema 1",
+		},
+		{
+			"both kinds", "app:1", reply(200, "application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[],"layers":[]}`),
+			new(*FormatError), "both as a manifest and as an index",
+		},
 		{"no manifest", "app:1", reply(200, "text/html", `<html>sign in here</html>`), new(*FormatError), "not valid JSON"},
 		{"odd type", "app:1", reply(200, "x/y", `{"mediaType":"text/\u001b[31mred"}`), new(*FormatError), `"text/[31mred"`},
-		{"denied", "app:1", reply(403, "", `{"errors":[{"code":"DENIED","message":"not\u001b[2J for\nyou"}]}`),
-			new(*UnauthorizedError), `denies access to "` + f.host() + `/app:1": not[2J for you`},
+		{
+			"denied", "app:1", reply(403, "", `{"errors":[{"code":"DENIED","message":"not\u001b[2J for\nyou"}]}`),
+			new(*UnauthorizedError), `denies access to "` + f.host() + `/app:1": not[2J for you`,
+		},
 		{"unauthorized without a challenge", "app:1", reply(401, "", ``), new(*UnauthorizedError), "denies access"},
 		{"long message", "app:1", reply(400, "", `{"errors":[{"message":"`+strings.Repeat("x", 5000)+`"}]}`), new(*StatusError), "status 400: xxx"},
 		{"server error", "app:1", reply(500, "", `oops`), new(*StatusError), "status 500"},
@@ -94,8 +100,10 @@ func TestGetErrors(t *testing.T) {
 			w.WriteHeader(429)
 			return true
 		}, new(*RateLimitError), "retry after 1h0m0s"},
-		{"breaks off", "app:1", func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) },
-			new(*UnreachableError), "is unreachable: the connection broke"},
+		{
+			"breaks off", "app:1", func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) },
+			new(*UnreachableError), "is unreachable: the connection broke",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -313,7 +321,7 @@ func TestRedirect(t *testing.T) {
 	f := newFake(t)
 	c := newClient(Config{Keychain: keychain{f.host(): {Username: "u", Password: "secret"}}})
 	m := newImage(3, 50_000)
-	basicAuth(f, "u", "secret", nil)
+	basicAuth(f, nil)
 	ref := f.ref(t, "app")
 	mustPush(t, c, ref, m)
 	layer := m.layer(0)
@@ -321,7 +329,7 @@ func TestRedirect(t *testing.T) {
 		_, _ = w.Write(m.blobs[layer.Digest])
 		return true
 	})
-	basicAuth(f, "u", "secret", func(w http.ResponseWriter, r *http.Request) bool {
+	basicAuth(f, func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/blobs/") {
 			return false
 		}

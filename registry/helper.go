@@ -47,13 +47,20 @@ type program struct{ *exec.Cmd }
 func (p program) Input(in io.Reader) { p.Stdin = in }
 
 func helperProgram(name string) client.ProgramFunc {
-	return func(args ...string) client.Program { return program{exec.Command(name, args...)} }
+	return func(args ...string) client.Program {
+		return program{exec.Command(name, args...)} //nolint:noctx // a keychain is asked without a context
+	}
+}
+
+func installed(name string) bool {
+	_, err := exec.LookPath(name)
+	return err == nil
 }
 
 // askHelper for the credentials of host. A helper that is not installed has none.
 func askHelper(helper, host string) (authn.AuthConfig, error) {
 	name := helperPrefix + helper
-	if _, err := exec.LookPath(name); err != nil {
+	if !installed(name) {
 		return authn.AuthConfig{}, nil
 	}
 	got, err := client.Get(helperProgram(name), serverKey(host))

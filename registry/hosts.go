@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,14 +182,11 @@ type logHook struct{ err error }
 func (h *logHook) Levels() []logrus.Level { return []logrus.Level{logrus.ErrorLevel} }
 
 func (h *logHook) Fire(e *logrus.Entry) error {
-	if h.err != nil {
-		return nil
+	cause, ok := e.Data[logrus.ErrorKey].(error)
+	if !ok {
+		cause = errors.New(e.Message)
 	}
-	if err, ok := e.Data[logrus.ErrorKey].(error); ok {
-		h.err = err
-	} else {
-		h.err = errors.New(e.Message)
-	}
+	h.err = cmp.Or(h.err, cause)
 	return nil
 }
 

@@ -310,7 +310,7 @@ func TestNoCredentialsInClear(t *testing.T) {
 	}
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://registry.corp/v2/", nil)
 	req.Header.Set("Authorization", "Basic c2VjcmV0")
-	if _, err := endpoints[0].base.RoundTrip(req); !errors.Is(err, errCleartext) {
+	if _, err := endpoints[0].base.RoundTrip(req); !errors.Is(err, errCleartext) { //nolint:bodyclose // there is none
 		t.Errorf("got %v", err)
 	}
 }

@@ -39,8 +39,6 @@ func (p *pools) shared(l limits) http.RoundTripper {
 // tune is called for the transport that all others are cloned from, then for
 // each clone: only the first call sets values, as a clone may have a
 // dial_timeout of its own.
-//
-//nolint:unparam // the parser wants an error
 func (p *pools) tune(client *http.Client) error {
 	t, ok := client.Transport.(*http.Transport)
 	if !ok {

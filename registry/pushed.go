@@ -315,7 +315,7 @@ func (s *sending) Read(b []byte) (int, error) {
 	if n > 0 && s.p.progress != nil {
 		s.p.progress(s.d, s.sent)
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
 		err = s.p.failed(s.d, err)
 	}
 	return n, err

@@ -181,17 +181,16 @@ func (s *session) authorized(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	better, err := s.auth.answer(req.Context(), resp.Header, proof, scopes)
-	if err != nil || better == "" {
-		if err != nil {
-			discard(resp)
-			return nil, err
-		}
-		return resp, nil
-	}
-	if rewind(req) != nil {
+	if err == nil && better == "" {
 		return resp, nil
 	}
 	discard(resp)
+	if err == nil {
+		err = rewind(req)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return s.send(req, better)
 }
 

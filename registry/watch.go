@@ -63,7 +63,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	if b.got >= stallBytes {
 		b.waited, b.got = 0, 0
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
 		err = b.cause(err)
 	}
 	return n, err
