@@ -88,8 +88,8 @@ type concernedError struct {
 	err              error
 }
 
-func (e *concernedError) Error() string { return e.err.Error() }
-func (e *concernedError) Unwrap() error { return e.err }
+func (c *concernedError) Error() string { return c.err.Error() }
+func (c *concernedError) Unwrap() error { return c.err }
 
 // concerning marks err as one of this command about this operand.
 func concerning(command, operand string, err error) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -105,22 +106,18 @@ func (f *imageFilter) matchName(full string) bool {
 // matchReference says whether a full name is meant by REPOSITORY[:TAG], each part
 // of which may be a pattern: by the name people type, or by the whole one.
 func matchReference(pattern, full string) (bool, error) {
-	if full == "" {
-		return false, nil
+	repo, tag, digest := splitName(full)
+	for _, name := range []string{repo, familiarString(full)} {
+		if ok, err := path.Match(pattern, name); ok || err != nil {
+			return ok, err
+		}
 	}
-	ref, err := reference.ParseNormalizedNamed(full)
-	if err != nil {
-		return false, nil
+	// A pattern that is a name may be written otherwise: docker.io/library/alpine.
+	if wanted, err := reference.ParseNormalizedNamed(pattern); err == nil {
+		wantRepo, wantTag, wantDigest := splitName(wanted.String())
+		return wantRepo == repo && (wantTag == "" || wantTag == tag) && (wantDigest == "" || wantDigest == digest), nil
 	}
-	ok, err := reference.FamiliarMatch(pattern, ref)
-	if ok || err != nil {
-		return ok, err
-	}
-	wanted, err := reference.ParseNormalizedNamed(pattern)
-	if err != nil {
-		return false, nil // a pattern, which did not match above
-	}
-	return wanted.String() == full || wanted.String() == ref.Name(), nil
+	return false, nil
 }
 
 func (f *imageFilter) matchLabels(img *layout.Image) (bool, error) {

@@ -126,7 +126,8 @@ func TestMatchReference(t *testing.T) {
 	for pattern, want := range map[string]bool{
 		"alpine": true, "alpine:3.20": true, "alpine:3.21": false, "alp*": true, "alpine:3*": true, "*:3.20": true,
 		"docker.io/library/alpine": true, "docker.io/library/alpine:3.20": true, "library/alpine": true,
-		"alp": false, "debian": false, "*/alpine": false,
+		"docker.io/library/alpine:3.21": false,
+		"alp":                           false, "debian": false, "*/alpine": false,
 	} {
 		if got, err := matchReference(pattern, name); err != nil || got != want {
 			t.Errorf("%q: got %v, %v; want %v", pattern, got, err, want)

@@ -35,11 +35,15 @@ func newInspectCommand(e *env) *cli.Command {
 				"'TEMPLATE':         Print output using the given Go template"},
 			&cli.StringFlag{Name: "platform", Usage: "Inspect a specific platform of the multi-platform image\n" +
 				"(as \"os[/arch[/variant]]\")"},
+			&cli.StringFlag{Name: "type", Usage: "What to inspect: there are images only (\"image\")"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, -1)
 			if err != nil {
 				return err
+			}
+			if kind := c.String("type"); kind != "" && kind != "image" {
+				return &usageError{command: commandPath(c), err: fmt.Errorf("no type %q: there are images only", kind)}
 			}
 			return runInspect(e, inspectOptions{Refs: args, Format: c.String("format"), Platform: c.String("platform")})
 		},

@@ -64,15 +64,15 @@ func answer(ctx context.Context, read func() (string, error)) (string, error) {
 // for the next prompt.
 func readLine(r io.Reader) (string, error) {
 	var line []byte
-	for one := make([]byte, 1); len(line) < 4096; {
-		_, err := io.ReadFull(r, one)
-		if err != nil && (len(line) == 0 || !errors.Is(err, io.EOF)) {
+	for one := make([]byte, 1); len(line) < 4096; line = append(line, one[0]) {
+		switch _, err := io.ReadFull(r, one); {
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return strings.TrimSpace(string(line)), nil
+		case err != nil:
 			return "", err
+		case one[0] == '\n':
+			return strings.TrimSpace(string(line)), nil
 		}
-		if err != nil || one[0] == '\n' {
-			break
-		}
-		line = append(line, one[0])
 	}
-	return strings.TrimSpace(string(line)), nil
+	return "", errors.New("the line is too long")
 }

@@ -55,6 +55,9 @@ func runRmi(ctx context.Context, e *env, o rmiOptions) error {
 	}
 	for _, ref := range there {
 		removed, err := store.Remove(ctx, ref, layout.RemoveOptions{Force: o.Force})
+		if _, gone := errors.AsType[*layout.NotFoundError](err); gone {
+			continue // it was there a moment ago: an operand before meant the same image
+		}
 		if err != nil {
 			// What is gone is gone: it is reported beside the error.
 			return errors.Join(concerning("rmi", ref, err), e.flush())
