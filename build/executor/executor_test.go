@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	case userns.InitArg0:
 		userns.Init()
 	}
+	if os.Getenv(evilVar) != "" {
+		playEvil()
+	}
 	if mode := os.Getenv(modeVar); mode != "" {
 		code, entered, err := userns.Enter(userns.Options{SingleID: mode == "single"})
 		if err != nil {
@@ -75,14 +78,19 @@ func playEngine(rootfs string) {
 }
 
 // options are those for the mode in which this binary runs: "" is root, "hostpid" root that shares its pid
-// namespace, "range" and "single" are the two kinds of a user namespace.
+// namespace, "range" and "single" are the two kinds of a user namespace, "masked" is "range" where parts of the outer
+// /proc are hidden.
 func options(root string) executor.Options {
 	mode := os.Getenv(modeVar)
+	procs, err := executor.ProcMountable()
+	if err != nil || procs == (mode == "masked") {
+		panic(fmt.Sprintf("a new procfs: %v %v", procs, err))
+	}
 	return executor.Options{
 		Root:     root,
-		Rootless: mode == "range" || mode == "single",
+		Rootless: mode != "" && mode != "hostpid",
 		SingleID: mode == "single",
-		HostPID:  mode == "hostpid",
+		HostPID:  mode == "hostpid" || !procs,
 		Networks: map[pb.NetMode]network.Provider{
 			pb.NetMode_HOST:  network.NewHostProvider(),
 			pb.NetMode_UNSET: network.NewHostProvider(),

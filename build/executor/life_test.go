@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -212,7 +213,7 @@ func TestTerminalAndExec(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode != 7 {
 		t.Errorf("exec: %v", err)
 	}
-	if b.mode != "hostpid" && got != "1\nbuildkitsandbox\n/bin/busybox\n1\n" {
+	if b.mode != "hostpid" && b.mode != "masked" && got != "1\nbuildkitsandbox\n/bin/busybox\n1\n" {
 		t.Errorf("exec: %q", got)
 	}
 	if got, err := second(bkexecutor.Meta{Tty: true, Args: shell("tty")}); err != nil || !strings.Contains(got, "/dev/pts/1") {
@@ -279,13 +280,17 @@ func TestModes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making another user needs root")
 	}
-	for _, mode := range []string{"hostpid", "range", "single"} {
+	for _, mode := range []string{"hostpid", "range", "single", "masked"} {
 		t.Run(mode, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.v", "-test.count=1", "-test.skip=TestModes")
+			args := []string{"-test.v", "-test.count=1", "-test.skip=TestModes"}
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 			cmd.Dir = "/"
 			cmd.Env = []string{modeVar + "=" + mode, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 			if mode != "hostpid" {
 				asUser(t, cmd)
+			}
+			if mode == "masked" {
+				maskProc(t, cmd)
 			}
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -295,6 +300,25 @@ func TestModes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// maskProc starts cmd where a part of /proc is hidden, as it is in every container.
+func maskProc(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	for _, tool := range []string{"unshare", "setpriv"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s (package util-linux) is not installed", tool)
+		}
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = self.Close() })
+	c := cmd.SysProcAttr.Credential
+	script := fmt.Sprintf("mount --bind /dev/null /proc/keys && exec setpriv --reuid %d --regid %d --clear-groups /proc/self/fd/3 \"$@\"", c.Uid, c.Gid)
+	cmd.SysProcAttr, cmd.ExtraFiles = nil, []*os.File{self}
+	cmd.Path, cmd.Args = "/usr/bin/unshare", append([]string{"unshare", "--mount", "sh", "-c", script, "sh"}, cmd.Args[1:]...)
 }
 
 // asUser makes cmd run as a new user with subordinate ids and a folder for temporary files.

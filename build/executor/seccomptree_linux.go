@@ -45,9 +45,10 @@ func abiTree(s *specs.LinuxSeccomp, info *arch.Info, fakeOwner bool) ([]bpf.Inst
 		return nil, err
 	}
 	if fakeOwner {
+		numbers := syscallNumbers(info)
 		for _, name := range ownershipCalls() {
-			if nr, ok := info.SyscallNames[name]; ok {
-				verdicts[nr|info.SeccompMask] = verdict{ret: unix.SECCOMP_RET_ERRNO}
+			for _, nr := range numbers[name] {
+				verdicts[nr] = verdict{ret: unix.SECCOMP_RET_ERRNO}
 			}
 		}
 	}
@@ -58,6 +59,16 @@ func abiTree(s *specs.LinuxSeccomp, info *arch.Info, fakeOwner bool) ([]bpf.Inst
 	return compileTree(segments(verdicts, uint32(info.SeccompMask), def)), nil
 }
 
+// syscallNumbers are the numbers of each name, as the kernel reports them. x32 has two for some names, its own and
+// that of x86_64, of which the table's map by name would give one at random.
+func syscallNumbers(info *arch.Info) map[string][]int {
+	out := make(map[string][]int, len(info.SyscallNumbers))
+	for nr, name := range info.SyscallNumbers {
+		out[name] = append(out[name], nr|info.SeccompMask)
+	}
+	return out
+}
+
 // abiVerdicts collects the rules of each syscall number. A rule without conditions outweighs all that have some, and
 // conditions on the same argument are alternatives: so libseccomp and runc read a profile.
 func abiVerdicts(s *specs.LinuxSeccomp, info *arch.Info) (map[int]verdict, error) {
@@ -65,7 +76,7 @@ func abiVerdicts(s *specs.LinuxSeccomp, info *arch.Info) (map[int]verdict, error
 	if err != nil {
 		return nil, err
 	}
-	out, settled := map[int]verdict{}, map[int]bool{}
+	out, settled, numbers := map[int]verdict{}, map[int]bool{}, syscallNumbers(info)
 	for _, call := range s.Syscalls {
 		ret, err := seccompAction(call.Action, call.ErrnoRet)
 		if err != nil {
@@ -76,24 +87,29 @@ func abiVerdicts(s *specs.LinuxSeccomp, info *arch.Info) (map[int]verdict, error
 				return nil, fmt.Errorf("condition %s on argument %d is not supported", a.Op, a.Index)
 			}
 		}
-		for _, name := range call.Names {
-			nr, ok := info.SyscallNames[name]
-			if nr |= info.SeccompMask; !ok || settled[nr] {
-				continue
-			}
-			if len(call.Args) == 0 {
+		for _, nr := range numbersOf(call.Names, numbers) {
+			switch {
+			case settled[nr]:
+			case len(call.Args) == 0:
 				out[nr], settled[nr] = verdict{ret: ret}, true
-				continue
+			default:
+				v := out[nr]
+				v.ret = def
+				for _, args := range alternatives(call.Args) {
+					v.rules = append(v.rules, argRule{args: args, ret: ret})
+				}
+				out[nr] = v
 			}
-			v := out[nr]
-			v.ret = def
-			for _, args := range alternatives(call.Args) {
-				v.rules = append(v.rules, argRule{args: args, ret: ret})
-			}
-			out[nr] = v
 		}
 	}
 	return out, nil
+}
+
+func numbersOf(names []string, numbers map[string][]int) (out []int) {
+	for _, name := range names {
+		out = append(out, numbers[name]...)
+	}
+	return out
 }
 
 // alternatives splits conditions that name one argument twice: they can't be meant to hold together.
