@@ -98,7 +98,7 @@ func (s *suite) close() error {
 // setup gives a story its own home, store and configuration, apart from its files, so that "." is a clean build
 // context; and makes all of that reachable for other users.
 func (s *suite) setup(env *testscript.Env) error {
-	state, err := os.MkdirTemp(s.dir, "story-")
+	state, err := os.MkdirTemp(s.dir, "s")
 	if err != nil {
 		return err
 	}
