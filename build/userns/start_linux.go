@@ -39,8 +39,6 @@ func attempts(o Options) []attempt {
 	switch {
 	case o.SingleID:
 		return []attempt{single}
-	case privileged():
-		return []attempt{{start: startPrivileged}}
 	case os.Geteuid() == 0: // of an outer container: it may map all that it has by itself
 		same := attempt{onFailure: "only one id is mapped", start: func() (*os.Process, error) {
 			return startMapped(sameIDs("/proc/self/uid_map"), sameIDs("/proc/self/gid_map"))
@@ -58,10 +56,6 @@ func privileged() bool {
 		return false
 	}
 	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
-}
-
-func startPrivileged() (*os.Process, error) {
-	return startProgram(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
 }
 
 // startMapped starts the program with maps that this process may write by itself.

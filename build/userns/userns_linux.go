@@ -19,6 +19,10 @@ const InitArg0 = "wherry-userns"
 // the environment it can't leak into what a build runs.
 const insidePrefix = "wherry-inside:"
 
+// privatePrefix stands there instead when no process was started: this one went into its mount namespace and ran the
+// program again in its own place.
+const privatePrefix = "wherry-private:"
+
 // Mapping says which ids a process has.
 type Mapping int
 
@@ -49,10 +53,19 @@ type Options struct {
 // on to it, and it does not outlive this process. entered is false where the caller is inside already: it is the
 // program that Enter has started.
 //
+// For root with CAP_SYS_ADMIN, who needs no user namespace, no process is started: the program begins anew in this
+// one, in a mount namespace of its own, and Enter returns only there.
+//
 // A kernel or a container that forbids the namespaces gives a *NotPermittedError; then nothing was run.
 func Enter(o Options) (code int, entered bool, err error) {
 	if strings.HasPrefix(os.Args[0], insidePrefix) {
-		return 0, false, inside()
+		return 0, false, errors.Join(privateMounts(), dieWithParent())
+	}
+	if strings.HasPrefix(os.Args[0], privatePrefix) {
+		return 0, false, privateMounts()
+	}
+	if !o.SingleID && privileged() {
+		return 0, false, notPermitted(replace())
 	}
 	// The death signal is sent when the thread that started the child ends, so that thread has to stay ours.
 	runtime.LockOSThread()
@@ -73,14 +86,18 @@ func Enter(o Options) (code int, entered bool, err error) {
 	return 0, false, notPermitted(err)
 }
 
-// inside finishes the work of Enter in the new namespaces.
-func inside() error {
-	// Mounts of the outside come in, none of ours goes out. It is also the test whether we have any rights here:
-	// AppArmor lets a user namespace be made and then denies everything in it.
+// privateMounts lets mounts of the outside come in and none of ours go out. It is also the test whether we have any
+// rights here: AppArmor lets a user namespace be made and then denies everything in it.
+func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return notPermitted(fmt.Errorf("make mounts private: %w", err))
 	}
-	// Gaining capabilities at exec has cleared the death signal. It belongs to a thread, and threads may end.
+	return nil
+}
+
+// dieWithParent sets the death signal anew: gaining capabilities at exec has cleared it. It belongs to a thread, and
+// threads may end.
+func dieWithParent() error {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
 	if errno == unix.ENOTSUP { // with cgo, which has no say over all threads: this one, then
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
@@ -90,6 +107,17 @@ func inside() error {
 		return fmt.Errorf("set death signal: %w", errno)
 	}
 	return nil
+}
+
+// replace runs the program again in place of this process, in a mount namespace of its own. A thread may enter one
+// alone, and exec keeps what the calling thread has. It returns only if it fails.
+func replace() error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	args := append([]string{privatePrefix + os.Args[0]}, os.Args[1:]...)
+	return unix.Exec("/proc/self/exe", args, os.Environ())
 }
 
 // Current says how this process stands: by what its id maps hold, whoever made them.
