@@ -162,12 +162,12 @@ func (a *authorizer) checkRealm(realm string) error {
 	u, err := url.Parse(realm)
 	switch {
 	case err != nil || u.Host == "":
-		return fmt.Errorf("registry %s names %q as its token server, which is no address", a.to.host, bounded(realm))
+		return fmt.Errorf("its token server %q is no address", bounded(realm))
 	case u.Scheme != "https" && (u.Scheme != "http" || !a.to.clear(u.Host) || !a.to.plain):
-		return fmt.Errorf("registry %s: token server %q: %w", a.to.host, bounded(realm), errCleartext)
+		return fmt.Errorf("its token server is %q: %w", bounded(realm), errCleartext)
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsLinkLocalUnicast() && u.Hostname() != hostname(a.to.host) {
-		return fmt.Errorf("registry %s names %q as its token server, a link-local address", a.to.host, bounded(realm))
+		return fmt.Errorf("its token server %q is a link-local address", bounded(realm))
 	}
 	return nil
 }
@@ -198,18 +198,31 @@ type tokenTransport struct {
 func (t tokenTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.session.RoundTrip(r)
 	if err != nil {
-		return nil, err
+		return nil, (&endpoint{host: r.URL.Host}).fault(err) // not the registry is down
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxError)) // the status alone says enough
 		return nil, t.auth.to.refusal(resp.StatusCode, resp.Header, bodyMessage(body), t.auth.sent)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxToken), resp.Body}
+	resp.Body = &tokenBody{ReadCloser: resp.Body, left: maxToken}
 	return resp, nil
+}
+
+// tokenBody is an error where it does not end in time.
+type tokenBody struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements [io.Reader].
+func (b *tokenBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errors.New("the token server sends too much")
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // joinScopes merges what a request needs with what the registry asks for. A

@@ -129,6 +129,63 @@ func TestTokenAuth(t *testing.T) {
 	}
 }
 
+// What is wrong with a token server is said of it, once.
+func TestTokenServerFaults(t *testing.T) {
+	f := newFake(t)
+	m := newImage(1, 10)
+	mustPush(t, newClient(Config{}), f.ref(t, "app"), m)
+	guard := func(realm string) {
+		f.on(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Header.Get("Authorization") == "Bearer good" {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		})
+	}
+	var answers []func(w http.ResponseWriter, r *http.Request)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := answers[0]
+		if len(answers) > 1 {
+			answers = answers[1:]
+		}
+		answer(w, r)
+	}))
+	defer s.Close()
+	status := func(code int) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+	}
+	body := func(format string, args ...any) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, format, args...) }
+	}
+	good := body(`{"token":"good"}`)
+	here := "registry " + f.host() + ": "
+	for name, test := range map[string]struct {
+		realm   string
+		answers []func(http.ResponseWriter, *http.Request)
+		want    string
+	}{
+		"busy":          {s.URL, []func(http.ResponseWriter, *http.Request){status(503), status(429), good}, ""},
+		"down":          {s.URL, []func(http.ResponseWriter, *http.Request){status(500)}, "registry " + f.host() + " answers with status 500"},
+		"no token":      {s.URL, []func(http.ResponseWriter, *http.Request){body(`{}`)}, here + "authorization server did not include a token in the response"},
+		"other token":   {s.URL, []func(http.ResponseWriter, *http.Request){body(`{"token":"bad"}`)}, `registry ` + f.host() + ` denies access to "` + f.host() + `/app:latest"`},
+		"huge":          {s.URL, []func(http.ResponseWriter, *http.Request){body(`{"token":"%s"}`, strings.Repeat("x", maxToken))}, here + "unable to decode token response: the token server sends too much"},
+		"redirects":     {s.URL, []func(http.ResponseWriter, *http.Request){func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, f.URL, http.StatusTemporaryRedirect) }}, here + "the token server redirects to another host"},
+		"unreachable":   {"http://127.0.0.1:1/token", nil, "registry 127.0.0.1:1 is unreachable: connection refused"},
+		"not encrypted": {"http://auth.corp/token", nil, here + `its token server is "http://auth.corp/token": refusing to send credentials without encryption`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guard(test.realm)
+			answers = test.answers
+			_, err := newClient(Config{}).Get(t.Context(), f.ref(t, "app"))
+			if got := fmt.Sprint(err); test.want == "" && err != nil || test.want != "" && got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
 func TestIdentityToken(t *testing.T) {
 	f := newFake(t)
 	s := newTokenServer(t, f, "u", "secret", "long-lived")

@@ -109,8 +109,7 @@ func (r *blobReader) reconnect() error {
 		}
 		// A host that was there a moment ago may be so again: here a refused
 		// connection is worth another try.
-		var unreachable *UnreachableError
-		if r.failed++; r.failed >= r.tries || !errors.As(err, &unreachable) {
+		if r.failed++; r.failed >= r.tries || !is[*UnreachableError](err) {
 			return r.fail(err)
 		}
 	}
@@ -152,8 +151,7 @@ func (i *Image) connect(ctx context.Context, d v1.Descriptor, offset int64) (io.
 		}
 	}
 	err := worst(failures)
-	var missing *NotFoundError
-	if errors.As(err, &missing) {
+	if is[*NotFoundError](err) {
 		return nil, &NotFoundError{Ref: i.ref.Name() + "@" + d.Digest.String()}
 	}
 	return nil, err
@@ -168,8 +166,7 @@ func (s *session) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.R
 	}
 	setRange(header, d, offset)
 	resp, err := s.get(ctx, s.repo+kind+d.Digest.String(), header) //nolint:bodyclose // from takes it over
-	var status *StatusError
-	if errors.As(err, &status) && status.Status == http.StatusRequestedRangeNotSatisfiable {
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Status == http.StatusRequestedRangeNotSatisfiable {
 		header.Del("Range")                                           // some servers do not know ranges, and say so
 		resp, err = s.get(ctx, s.repo+kind+d.Digest.String(), header) //nolint:bodyclose // from takes it over
 	}

@@ -57,11 +57,12 @@ func LoadCredentials(dir string, more ...string) (*Credentials, error) {
 }
 
 // Override adds the logins of a config.json, as CI systems hand it over in
-// DOCKER_AUTH_CONFIG. They win over those in files, and are never stored.
+// DOCKER_AUTH_CONFIG. They win over those in files, and are never stored. The
+// error does not say where they came from.
 func (c *Credentials) Override(configJSON []byte) error {
 	l, err := parseLogins(configJSON)
 	if err != nil {
-		return fmt.Errorf("given credentials: %w", err)
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

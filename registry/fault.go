@@ -23,22 +23,13 @@ import (
 
 // fault turns an error of s's requests into one of this package's types.
 func (s *session) fault(err error) error {
-	var (
-		denied  *UnauthorizedError
-		missing *NotFoundError
-		status  *transport.Error
-	)
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &denied):
+	if denied, ok := errors.AsType[*UnauthorizedError](err); ok {
 		if denied.Ref == "" {
 			denied.Ref = s.ref
 		}
 		return denied
-	case errors.As(err, &missing):
-		return missing
-	case errors.As(err, &status):
+	}
+	if status, ok := errors.AsType[*transport.Error](err); ok {
 		return s.refusal(status.StatusCode, nil, diagnostics(status))
 	}
 	return s.to.fault(err)
@@ -57,8 +48,7 @@ func (s *session) refusal(status int, h http.Header, message string) error {
 		return &NotFoundError{Ref: s.ref}
 	}
 	err := s.to.refusal(status, h, message, s.auth.sentCredentials())
-	var denied *UnauthorizedError
-	if errors.As(err, &denied) {
+	if denied, ok := errors.AsType[*UnauthorizedError](err); ok {
 		denied.Ref = s.ref
 	}
 	return err
@@ -71,48 +61,46 @@ func (e *endpoint) refusal(status int, h http.Header, message string, sent bool)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return &UnauthorizedError{Host: e.account(), CredentialsSent: sent, Message: message}
 	case http.StatusTooManyRequests:
-		return &RateLimitError{Host: e.host, RetryAfter: retryAfter(h, time.Now()), Message: message}
+		return &RateLimitError{Host: e.account(), RetryAfter: retryAfter(h, time.Now()), Message: message}
 	}
-	return &StatusError{Host: e.host, Status: status, Message: message}
+	return &StatusError{Host: e.account(), Status: status, Message: message}
 }
 
 // fault names the host in an error that came from the network, once.
 func (e *endpoint) fault(err error) error {
 	var (
-		unreachable *UnreachableError
-		untrusted   *TLSError
-		network     net.Error
-		request     *url.Error
+		network net.Error
+		request *url.Error
 	)
-	if errors.As(err, &request) {
+	for errors.As(err, &request) {
 		err = request.Err // its address may be a stand-in, and says too much
 	}
 	switch {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, errStalled),
 		errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &network):
 		return err
-	case errors.As(err, &unreachable), errors.As(err, &untrusted):
+	case is[*UnreachableError](err), is[*TLSError](err), is[*RateLimitError](err), is[*StatusError](err), is[*HelperError](err):
 		return err
 	case isTLS(err):
-		return &TLSError{Host: e.host, Plain: errors.Is(err, http.ErrSchemeMismatch), Err: err}
+		return &TLSError{Host: e.account(), Plain: errors.Is(err, http.ErrSchemeMismatch), Err: err}
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
-		return &UnreachableError{Host: e.host, Err: err}
+		return &UnreachableError{Host: e.account(), Err: err}
 	case request != nil:
-		return fmt.Errorf("registry %s: %w", e.host, err)
+		return fmt.Errorf("registry %s: %w", e.account(), err)
 	}
 	return err
 }
 
+// is reports whether there is an error of type E in err.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
 func isTLS(err error) bool {
-	var (
-		verification *tls.CertificateVerificationError
-		record       tls.RecordHeaderError
-		unknown      x509.UnknownAuthorityError
-		name         x509.HostnameError
-		invalid      x509.CertificateInvalidError
-	)
-	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &verification) || errors.As(err, &record) ||
-		isAlert(err) || errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid)
+	return errors.Is(err, http.ErrSchemeMismatch) || isAlert(err) ||
+		is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) ||
+		is[x509.UnknownAuthorityError](err) || is[x509.HostnameError](err) || is[x509.CertificateInvalidError](err)
 }
 
 // isAlert: the other side ended the handshake. The type of an alert is not

@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -100,8 +99,7 @@ func boolToInt(b bool) int {
 // than that another could not be asked.
 func worst(failures []error) error {
 	for _, err := range failures {
-		var missing *NotFoundError
-		if !errors.As(err, &missing) {
+		if !is[*NotFoundError](err) {
 			return err
 		}
 	}
@@ -117,11 +115,10 @@ func (c *Client) noticeFallback(ref reference.Named, answered, first *endpoint, 
 		return
 	}
 	why := "does not have it"
-	var missing *NotFoundError
-	if !errors.As(failures[0], &missing) {
+	if !is[*NotFoundError](failures[0]) {
 		why = "failed (" + failures[0].Error() + ")"
 	}
-	c.config.Notice(fmt.Sprintf("%s comes from %s: %s %s", reference.FamiliarString(ref), answered.host, first.host, why))
+	c.config.Notice(fmt.Sprintf("%s comes from %s: %s %s", reference.FamiliarString(ref), answered.account(), first.account(), why))
 }
 
 // identifier is what a manifest is asked for by.
@@ -189,7 +186,7 @@ func (s *session) verify(raw []byte, id, header string) (v1.Hash, error) {
 		return v1.Hash{}, &FormatError{Ref: s.ref, Why: err.Error()}
 	}
 	if want.Hex != "" && got != want {
-		return v1.Hash{}, &DigestError{Host: s.to.host, Want: want, Got: got}
+		return v1.Hash{}, &DigestError{Host: s.to.account(), Want: want, Got: got}
 	}
 	return got, nil
 }

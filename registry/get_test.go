@@ -349,6 +349,21 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
+// A blob that is kept with an encoding is taken as it is.
+func TestEncodedBlob(t *testing.T) {
+	f := newFake(t)
+	m := newImage(3, 5000)
+	mustPush(t, newClient(Config{}), f.ref(t, "app"), m)
+	f.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Accept-Encoding") != "" {
+			t.Errorf("asked for the encoding %q", r.Header.Get("Accept-Encoding"))
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		return false
+	})
+	mustHold(t, newClient(Config{}), f.ref(t, "app"), m)
+}
+
 // A layer that the registry lacks is fetched where its descriptor says.
 func TestForeignLayer(t *testing.T) {
 	elsewhere, f := newFake(t), newFake(t)

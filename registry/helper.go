@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -29,8 +28,7 @@ type HelperError struct {
 }
 
 func (e *HelperError) Error() string {
-	var missing *exec.Error
-	if errors.As(e.Err, &missing) {
+	if is[*exec.Error](e.Err) {
 		return fmt.Sprintf("credential helper %q for registry %s is not installed", e.Helper, e.Host)
 	}
 	return fmt.Sprintf("credential helper %q for registry %s: %s", e.Helper, e.Host, bounded(e.Err.Error()))

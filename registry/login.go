@@ -54,7 +54,7 @@ func (s *session) ping(ctx context.Context) error {
 		return nil
 	case http.StatusNotFound:
 		discard(resp)
-		return &StatusError{Host: s.to.host, Status: resp.StatusCode, Message: "there is no registry"}
+		return &StatusError{Host: s.to.account(), Status: resp.StatusCode, Message: "there is no registry"}
 	}
 	return s.refused(resp)
 }

@@ -50,6 +50,7 @@ func (p *pools) tune(client *http.Client) error {
 		t.TLSHandshakeTimeout = p.dial
 		t.ResponseHeaderTimeout = p.answer
 		t.MaxIdleConnsPerHost = t.MaxIdleConns
+		t.DisableCompression = true // a layer kept with an encoding would come back as other bytes
 		t.ReadBufferSize, t.WriteBufferSize = 64<<10, 64<<10
 	}
 	client.Transport = &pool{transport: t, of: p}

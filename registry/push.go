@@ -113,9 +113,8 @@ func (p *push) run(ctx context.Context, ref reference.Named) error {
 // again decides whether a blob or manifest is sent anew after err, and waits
 // first: ggcr's own pauses cannot be interrupted.
 func (p *push) again(ctx context.Context, err error) bool {
-	var status *transport.Error
 	transient := isTransient(err)
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*transport.Error](err); ok {
 		transient = isTransientStatus(status.StatusCode)
 	}
 	p.mu.Lock()

@@ -114,6 +114,7 @@ func TestPushErrors(t *testing.T) {
 	t.Cleanup(func() { close(done) })
 	c := newClient(Config{})
 	c.limits.stall = 200 * time.Millisecond
+	c.limits.answer = time.Second // should the sockets swallow a whole layer
 	c.limits.tries = 2
 	broken := newImage(1, 100, 200)
 	delete(broken.blobs, broken.layer(1).Digest)

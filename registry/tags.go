@@ -59,7 +59,7 @@ func (s *session) tags(ctx context.Context) ([]string, error) {
 		}
 		query = next
 	}
-	return nil, &StatusError{Host: s.to.host, Status: http.StatusOK, Message: "its list of tags does not end"}
+	return nil, &StatusError{Host: s.to.account(), Status: http.StatusOK, Message: "its list of tags does not end"}
 }
 
 // tagPage reads one page, and the query of the next one if there is any.
@@ -86,7 +86,7 @@ func (s *session) tagPage(ctx context.Context, query string) (tags []string, nex
 		Tags []string `json:"tags"`
 	}
 	if err := json.Unmarshal(raw, &list); err != nil {
-		return nil, "", fmt.Errorf("list of tags of %q from %s is not valid JSON", s.ref, s.to.host)
+		return nil, "", fmt.Errorf("list of tags of %q from %s is not valid JSON", s.ref, s.to.account())
 	}
 	for _, t := range list.Tags {
 		// What is no tag is not passed on: it would reach terminals and URLs.
