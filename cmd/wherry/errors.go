@@ -150,10 +150,22 @@ func describe(err error, store string) (text, hint string, code int) {
 	if !ok {
 		about = &concernedError{}
 	}
+	if e, ok := errors.AsType[*layout.InUseError](err); ok {
+		text = inUseText(e)
+	}
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
 	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err), systemHint(err, store)), exitFailed
+}
+
+// inUseText is e with names as people type them.
+func inUseText(e *layout.InUseError) string {
+	short := &layout.InUseError{Ref: e.Ref, Part: e.Part}
+	for _, name := range e.Names {
+		short.Names = append(short.Names, firstOf(familiarString(name), none))
+	}
+	return short.Error()
 }
 
 // platformHint is the same command with a platform that there is.

@@ -52,11 +52,11 @@ func TestDescribe(t *testing.T) {
 		},
 		{
 			concerning("rmi", "ab", &layout.InUseError{Ref: "ab", Names: []string{"docker.io/library/a:1", "docker.io/library/b:1"}}),
-			`"ab" has several names: docker.io/library/a:1, docker.io/library/b:1`, "wherry rmi -f ab", exitFailed,
+			`"ab" has several names: a:1, b:1`, "wherry rmi -f ab", exitFailed,
 		},
 		{
 			concerning("rmi", "ab", &layout.InUseError{Ref: "ab", Names: []string{"docker.io/library/a:1"}, Part: true}),
-			`"ab" is a part of docker.io/library/a:1`, "wherry rmi a:1", exitFailed,
+			`"ab" is a part of a:1`, "wherry rmi a:1", exitFailed,
 		},
 		{concerning("pull", "x", &registry.NotFoundError{Ref: "x:latest"}), `"x:latest" not found in the registry`, "", exitFailed},
 		{

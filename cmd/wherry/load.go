@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 
@@ -45,7 +44,7 @@ func runLoad(ctx context.Context, e *env, o loadOptions) error {
 	if err != nil {
 		return err
 	}
-	var input io.Reader = e.Stdin
+	input := e.stdin(ctx)
 	if o.Input != "" {
 		f, err := os.Open(o.Input)
 		if err != nil {

@@ -134,7 +134,7 @@ func (h hostResource) RegistryStr() string { return string(h) }
 func askLogin(ctx context.Context, e *env, o loginOptions, host string) (authn.AuthConfig, error) {
 	auth := authn.AuthConfig{Username: o.Username, Password: o.Password}
 	if o.PasswordStdin {
-		password, err := io.ReadAll(io.LimitReader(e.Stdin, maxPassword))
+		password, err := io.ReadAll(io.LimitReader(e.stdin(ctx), maxPassword))
 		if err != nil {
 			return auth, fmt.Errorf("reading the password: %w", err)
 		}

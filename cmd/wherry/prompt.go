@@ -15,7 +15,7 @@ func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.Aut
 	var err error
 	if auth.Username == "" {
 		fmt.Fprint(e.Stderr, "Username: ")
-		if auth.Username, err = answer(ctx, func() (string, error) { return readLine(e.Stdin) }); err != nil {
+		if auth.Username, err = readLine(e.stdin(ctx)); err != nil {
 			return auth, fmt.Errorf("reading the username: %w", err)
 		}
 		if auth.Username == "" {
@@ -25,7 +25,7 @@ func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.Aut
 	if auth.Password == "" {
 		fmt.Fprint(e.Stderr, "Password: ")
 		restore := e.KeepTerminal()
-		auth.Password, err = answer(ctx, func() (string, error) {
+		auth.Password, err = orInterrupted(ctx, func() (string, error) {
 			b, err := e.ReadPassword()
 			return string(b), err
 		})
@@ -39,25 +39,6 @@ func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.Aut
 		}
 	}
 	return auth, nil
-}
-
-// answer waits for read, or for the interruption that read can't notice.
-func answer(ctx context.Context, read func() (string, error)) (string, error) {
-	type result struct {
-		text string
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		text, err := read()
-		done <- result{text, err}
-	}()
-	select {
-	case r := <-done:
-		return r.text, r.err
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
 }
 
 // readLine reads up to the end of a line and not a byte further: what follows is
