@@ -7,7 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"runtime"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -51,34 +52,64 @@ func (s *Store) mark(ctx context.Context) (map[v1.Hash]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	marked := make(map[v1.Hash]bool, 4*len(entries))
-	var mu sync.Mutex
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for i := range entries {
-		h, err := v1.NewHash(entries[i].Digest)
-		if err != nil { // its blobs can't be known
-			return nil, errors.Join(invalid(indexFile, "entry %d has no valid digest", i), g.Wait())
+	roots, err := distinct(entries)
+	if err != nil {
+		return nil, err
+	}
+	reached := make([][]v1.Hash, len(roots))
+	err = each(len(roots), func(i int) (err error) {
+		reached[i], err = s.reach(ctx, roots[i])
+		return err
+	})
+	marked := make(map[v1.Hash]bool, 4*len(roots))
+	for i, hashes := range reached {
+		marked[roots[i].Digest] = true
+		for _, h := range hashes {
+			marked[h] = true
 		}
-		mu.Lock()
-		again := marked[h]
-		marked[h] = true
-		mu.Unlock()
-		if again {
+	}
+	return marked, err
+}
+
+// distinct are the entries' descriptors, each digest once.
+func distinct(entries []listed) ([]v1.Descriptor, error) {
+	roots := make([]v1.Descriptor, 0, len(entries))
+	seen := make(map[string]bool, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		if seen[e.Digest] {
 			continue
 		}
-		d := v1.Descriptor{MediaType: entries[i].MediaType, Size: entries[i].Size, Digest: h}
+		seen[e.Digest] = true
+		h, err := v1.NewHash(e.Digest)
+		if err != nil { // its blobs can't be known
+			return nil, invalid(indexFile, "entry %d has no valid digest", i)
+		}
+		roots = append(roots, v1.Descriptor{MediaType: e.MediaType, Size: e.Size, Digest: h})
+	}
+	return roots, nil
+}
+
+// each calls f for 0 to n-1 on all processors, until one fails. It starts no
+// goroutine per call: growing that many stacks would take longer than f.
+func each(n int, f func(int) error) error {
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(context.Background())
+	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
-			reached, err := s.reach(gctx, d)
-			mu.Lock()
-			defer mu.Unlock()
-			for _, h := range reached {
-				marked[h] = true
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					break
+				}
+				if err := f(i); err != nil {
+					return err
+				}
 			}
-			return err
+			return nil
 		})
 	}
-	return marked, g.Wait()
+	return g.Wait()
 }
 
 // reach returns the digests below d, also those of blobs that are missing.
@@ -90,11 +121,14 @@ func (s *Store) reach(ctx context.Context, d v1.Descriptor) ([]v1.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	var reached []v1.Hash
+	reached := make([]v1.Hash, 0, len(t.docs)+len(t.blobs))
 	for _, doc := range t.docs {
-		for _, c := range doc.all() {
+		for _, c := range doc.children { // also those that are missing
 			reached = append(reached, c.Digest)
 		}
+	}
+	for _, d := range t.blobs {
+		reached = append(reached, d.Digest)
 	}
 	return reached, nil
 }

@@ -105,19 +105,26 @@ func (s *Store) findID(all []*Image, ref, prefix string) ([]*Image, error) {
 // findBelow looks at the manifests below the entries, and at the configs. What
 // can't be read has nothing below it: a damaged image must not hide another.
 func (s *Store) findBelow(entries []*Image, fits func(v1.Hash) bool) ([]*Image, error) {
-	var found []*Image
-	below := map[v1.Hash][]v1.Descriptor{}
+	slot := map[v1.Hash]int{}
+	var roots []v1.Descriptor
 	for _, e := range entries {
-		matches, known := below[e.desc.Digest]
-		if !known {
-			matches = s.matchBelow(e.desc, fits)
-			below[e.desc.Digest] = matches
+		if _, ok := slot[e.desc.Digest]; !ok {
+			slot[e.desc.Digest] = len(roots)
+			roots = append(roots, e.desc)
 		}
-		for _, d := range matches {
+	}
+	below := make([][]v1.Descriptor, len(roots))
+	err := each(len(roots), func(i int) error {
+		below[i] = s.matchBelow(roots[i], fits)
+		return nil
+	})
+	var found []*Image
+	for _, e := range entries {
+		for _, d := range below[slot[e.desc.Digest]] {
 			found = append(found, e.below(d))
 		}
 	}
-	return found, nil
+	return found, err
 }
 
 func (s *Store) matchBelow(d v1.Descriptor, fits func(v1.Hash) bool) []v1.Descriptor {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -26,21 +27,24 @@ const (
 // maxIndex bounds index.json: some 200,000 names.
 const maxIndex = 128 << 20
 
-// listed is an entry as List needs it. Known annotations only: maps would cost
-// more than all the rest.
+// listed is an entry as List needs it.
 type listed struct {
 	MediaType    types.MediaType `json:"mediaType"`
 	Size         int64           `json:"size"`
 	Digest       string          `json:"digest"`
 	Platform     *v1.Platform    `json:"platform"`
 	ArtifactType string          `json:"artifactType"`
-	Annotations  struct {
-		Name    string `json:"io.containerd.image.name"`
-		RefName string `json:"org.opencontainers.image.ref.name"`
-		Created string `json:"org.opencontainers.image.created"`
-		Size    string `json:"com.github.wherry-oci.size"`
-		Tagged  string `json:"com.github.wherry-oci.tagged"`
-	} `json:"annotations"`
+	Annotations  known           `json:"annotations"`
+}
+
+// known are the annotations that mean something to us. Maps for all of them
+// would cost more than the rest of reading index.json.
+type known struct {
+	Name    string `json:"io.containerd.image.name"`
+	RefName string `json:"org.opencontainers.image.ref.name"`
+	Created string `json:"org.opencontainers.image.created"`
+	Size    string `json:"com.github.wherry-oci.size"`
+	Tagged  string `json:"com.github.wherry-oci.tagged"`
 }
 
 // readIndex returns index.json's entries for reading.
@@ -92,9 +96,9 @@ type index struct {
 
 // entry is one element of index.json's manifests.
 type entry struct {
-	digest      string
-	annotations map[string]string
-	raw         json.RawMessage
+	digest string
+	known  known
+	raw    json.RawMessage
 }
 
 func parseIndex(raw []byte) (*index, error) {
@@ -112,11 +116,11 @@ func parseIndex(raw []byte) (*index, error) {
 			break
 		}
 		var e struct {
-			Digest      string            `json:"digest"`
-			Annotations map[string]string `json:"annotations"`
+			Digest      string `json:"digest"`
+			Annotations known  `json:"annotations"`
 		}
 		err = json.Unmarshal(r, &e)
-		x.entries = append(x.entries, &entry{digest: e.Digest, annotations: e.Annotations, raw: r})
+		x.entries = append(x.entries, &entry{digest: e.Digest, known: e.Annotations, raw: r})
 	}
 	if err != nil {
 		return nil, &InvalidError{What: indexFile, Reason: "not an image index", Err: err}
@@ -124,62 +128,90 @@ func parseIndex(raw []byte) (*index, error) {
 	return x, nil
 }
 
+// encode puts index.json together from its parts, each of which is valid JSON:
+// to have it all checked and compacted again would take longer than the rest.
 func (x *index) encode() ([]byte, error) {
-	list := make([]json.RawMessage, len(x.entries))
-	for i, e := range x.entries {
-		list[i] = e.raw
+	var b bytes.Buffer
+	separator := byte('{')
+	x.top["manifests"] = nil // there must be some
+	for _, key := range slices.Sorted(maps.Keys(x.top)) {
+		k, err := json.Marshal(key)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteByte(separator)
+		separator = ','
+		b.Write(k)
+		b.WriteByte(':')
+		if key != "manifests" {
+			b.Write(x.top[key])
+			continue
+		}
+		b.WriteByte('[')
+		for i, e := range x.entries {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.Write(e.raw)
+		}
+		b.WriteByte(']')
 	}
-	manifests, err := json.Marshal(list)
-	if err != nil {
-		return nil, err
-	}
-	x.top["manifests"] = manifests
-	return json.Marshal(x.top)
+	b.WriteByte('}')
+	return b.Bytes(), nil
 }
 
 // newEntry describes d, which must carry no annotations but those it is to have.
 func newEntry(d v1.Descriptor) (*entry, error) {
 	raw, err := json.Marshal(d)
-	return &entry{digest: d.Digest.String(), annotations: d.Annotations, raw: raw}, err
+	return &entry{digest: d.Digest.String(), known: knownOf(d.Annotations), raw: raw}, err
+}
+
+func knownOf(a map[string]string) known {
+	return known{
+		Name: a[nameAnnotation], RefName: a[refNameAnnotation], Created: a[createdAnnotation],
+		Size: a[sizeAnnotation], Tagged: a[taggedAnnotation],
+	}
 }
 
 // annotate sets the entry's annotations, and drops those whose value is empty.
-// It reports whether anything but the time of tagging changed.
+// It reports whether anything changed.
 func (e *entry) annotate(set map[string]string) (changed bool, err error) {
-	was := e.annotations
-	now := make(map[string]string, len(was)+len(set))
-	for k, v := range was {
-		now[k] = v
-	}
-	for k, v := range set {
-		if now[k] != v && k != taggedAnnotation {
-			changed = true
-		}
-		if now[k] = v; v == "" {
-			delete(now, k)
-		}
-	}
-	if !changed {
-		return false, nil
-	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(e.raw, &fields); err != nil {
 		return false, err
 	}
-	delete(fields, "annotations")
-	if len(now) > 0 {
-		if fields["annotations"], err = json.Marshal(now); err != nil {
+	annotations := map[string]string{}
+	if fields["annotations"] != nil {
+		if err := json.Unmarshal(fields["annotations"], &annotations); err != nil {
 			return false, err
 		}
 	}
-	e.annotations = now
+	was := maps.Clone(annotations)
+	if annotations == nil { // they were null
+		annotations = map[string]string{}
+	}
+	for k, v := range set {
+		if annotations[k] = v; v == "" {
+			delete(annotations, k)
+		}
+	}
+	if maps.Equal(was, annotations) {
+		return false, nil
+	}
+	delete(fields, "annotations")
+	if len(annotations) > 0 {
+		if fields["annotations"], err = json.Marshal(annotations); err != nil {
+			return false, err
+		}
+	}
+	e.known = knownOf(annotations)
 	e.raw, err = json.Marshal(fields)
 	return true, err
 }
 
 // name is the entry's full normalised name, "" if it has none.
 func (e *entry) name() string {
-	name, _ := entryName(e.annotations[nameAnnotation], e.annotations[refNameAnnotation])
+	name, _ := entryName(e.known.Name, e.known.RefName)
 	return name
 }
 
@@ -210,15 +242,8 @@ func (x *index) point(d v1.Descriptor, name string, now time.Time) (changed bool
 		taggedAnnotation: now.UTC().Format(time.RFC3339Nano),
 	}
 	for _, e := range same { // an untagged entry of this very image gets the name
-		if e.annotations[nameAnnotation] == "" && e.annotations[refNameAnnotation] == "" {
+		if e.known.Name == "" && e.known.RefName == "" {
 			return e.annotate(set)
-		}
-	}
-	if len(same) > 0 { // what is known of the image is known under the new name too
-		for _, k := range []string{createdAnnotation, sizeAnnotation} {
-			if v := same[0].annotations[k]; v != "" {
-				set[k] = v
-			}
 		}
 	}
 	return true, x.add(d, set)

@@ -96,7 +96,7 @@ func removable(ref string, found []*Image, byID bool, o RemoveOptions) error {
 func (x *index) remove(img *Image, r *Removed) {
 	digest := img.desc.Digest.String()
 	i := slices.IndexFunc(x.entries, func(e *entry) bool {
-		return e.digest == digest && e.name() == img.name && e.annotations[refNameAnnotation] == img.refName
+		return e.digest == digest && e.name() == img.name && e.known.RefName == img.refName
 	})
 	if i < 0 {
 		return

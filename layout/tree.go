@@ -45,14 +45,48 @@ func isDocument(t types.MediaType) bool {
 	return t.IsIndex() || t.IsImage() || t == "" || t == types.DockerManifestSchema1 || t == types.DockerManifestSchema1Signed
 }
 
+// descriptor is a v1.Descriptor whose digest is read without a parser of its
+// own: who collects garbage reads a great many.
+type descriptor struct {
+	MediaType    types.MediaType   `json:"mediaType"`
+	Size         int64             `json:"size"`
+	Digest       string            `json:"digest"`
+	Data         []byte            `json:"data"`
+	URLs         []string          `json:"urls"`
+	Annotations  map[string]string `json:"annotations"`
+	Platform     *v1.Platform      `json:"platform"`
+	ArtifactType string            `json:"artifactType"`
+}
+
+// as leaves a digest empty that is none, which checkDescriptor refuses.
+func (d *descriptor) as() v1.Descriptor {
+	h, _ := v1.NewHash(d.Digest)
+	return v1.Descriptor{
+		MediaType: d.MediaType, Size: d.Size, Digest: h, Data: d.Data, URLs: d.URLs,
+		Annotations: d.Annotations, Platform: d.Platform, ArtifactType: d.ArtifactType,
+	}
+}
+
+// asDescriptors keeps apart what is empty and what isn't there.
+func asDescriptors(list []descriptor) []v1.Descriptor {
+	if list == nil {
+		return nil
+	}
+	all := make([]v1.Descriptor, len(list))
+	for i := range list {
+		all[i] = list[i].as()
+	}
+	return all
+}
+
 // parseDocument reads a manifest or an index and checks every descriptor in it.
 func parseDocument(d v1.Descriptor, raw []byte) (*document, error) {
 	var in struct {
 		SchemaVersion int             `json:"schemaVersion"`
 		MediaType     types.MediaType `json:"mediaType"`
-		Manifests     []v1.Descriptor `json:"manifests"`
-		Config        *v1.Descriptor  `json:"config"`
-		Layers        []v1.Descriptor `json:"layers"`
+		Manifests     []descriptor    `json:"manifests"`
+		Config        *descriptor     `json:"config"`
+		Layers        []descriptor    `json:"layers"`
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
 	what := "manifest " + d.Digest.String()
@@ -66,7 +100,11 @@ func parseDocument(d v1.Descriptor, raw []byte) (*document, error) {
 	if in.Manifests != nil && (in.Config != nil || in.Layers != nil) {
 		return nil, invalid(what, "both an index and a manifest")
 	}
-	doc := &document{desc: d, raw: raw, children: in.Manifests, config: in.Config, layers: in.Layers}
+	doc := &document{desc: d, raw: raw, layers: asDescriptors(in.Layers), children: asDescriptors(in.Manifests)}
+	if in.Config != nil {
+		config := in.Config.as()
+		doc.config = &config
+	}
 	if doc.desc.MediaType == "" {
 		doc.desc.MediaType = in.MediaType
 	}
@@ -104,7 +142,7 @@ func (d *document) check(what string) error {
 
 func checkDescriptor(d v1.Descriptor, what string) error {
 	if d.Digest.Hex == "" {
-		return invalid(what, "a descriptor without a digest")
+		return invalid(what, "a descriptor without a valid digest")
 	}
 	empty := d.Size == 0 && d.Digest.Hex == emptySHA256 // artifacts may hold an empty file
 	if d.Size < 0 || d.Size == 0 && !empty || d.Size > maxBlobSize {
