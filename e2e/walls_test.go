@@ -24,7 +24,6 @@ var walls = []struct {
 	{"registry", []string{
 		module + "/cmd", module + "/layout", module + "/build", module + "/e2e",
 		"github.com/moby/buildkit", "github.com/urfave/cli", "go.etcd.io/bbolt",
-		"github.com/google/go-containerregistry/pkg/v1/layout", "github.com/google/go-containerregistry/pkg/v1/tarball",
 	}},
 	{"layout", []string{
 		module + "/cmd", module + "/registry", module + "/build", module + "/e2e",
@@ -39,7 +38,8 @@ var walls = []struct {
 	{"e2e/...", []string{module + "/cmd", module + "/registry", module + "/layout", module + "/build", module + "/platform"}},
 }
 
-// TestWalls holds the import graph: what a package reaches, not only what it names.
+// TestWalls holds the import graph: what a package reaches, not only what it names. What may not be named although
+// something else reaches it is in .golangci.yml.
 func TestWalls(t *testing.T) {
 	for _, wall := range walls {
 		t.Run(strings.TrimSuffix(wall.packages, "/..."), func(t *testing.T) {

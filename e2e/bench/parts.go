@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/wherry-oci/wherry/e2e/base"
+)
+
+// start is what every command costs before it does anything.
+func (b *bench) start(ctx context.Context) error {
+	list := []contender{{name: "wherry version", args: []string{b.wherry, "version"}}}
+	if skopeo, err := exec.LookPath("skopeo"); err == nil {
+		list = append(list, contender{name: "skopeo --version", args: []string{skopeo, "--version"}})
+	}
+	return b.compare(ctx, "start", list...)
+}
+
+// manyNames is how many entries a large store has.
+const manyNames = 5000
+
+// names lists a store of 5,000 names.
+func (b *bench) names(ctx context.Context) error {
+	store := filepath.Join(b.dir, "names")
+	if err := b.pull(ctx, store, "toolbox:latest"); err != nil {
+		return err
+	}
+	file := filepath.Join(store, "index.json")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var index v1.IndexManifest
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return err
+	}
+	first := index.Manifests[0]
+	index.Manifests = nil
+	for i := range manyNames {
+		entry := *first.DeepCopy()
+		name := fmt.Sprintf("registry.example.com/team/app-%d:latest", i)
+		entry.Annotations["org.opencontainers.image.ref.name"] = name
+		entry.Annotations["io.containerd.image.name"] = name
+		index.Manifests = append(index.Manifests, entry)
+	}
+	index.MediaType = types.OCIImageIndex
+	if raw, err = json.Marshal(index); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		return err
+	}
+	return b.compare(ctx, "list 5,000 names", contender{name: "wherry images", args: []string{b.wherry, "--store", store, "images"}})
+}
+
+func (b *bench) pull(ctx context.Context, store, image string) error {
+	cmd := exec.CommandContext(ctx, b.wherry, "--store", store, "pull", "-q", b.registry.Addr()+"/"+image)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pull %s: %w\n%s", image, err, out)
+	}
+	return nil
+}
+
+// cachedBuild is a tiny build of which everything is in the cache.
+func (b *bench) cachedBuild(ctx context.Context) error {
+	project := filepath.Join(b.dir, "project")
+	dockerfile := "ARG BASE\nFROM ${BASE}\nRUN echo hello > /hello\nCOPY file /\n"
+	err := errors.Join(
+		os.Mkdir(project, 0o755),
+		os.WriteFile(filepath.Join(project, "Dockerfile"), []byte(dockerfile), 0o600),
+		os.WriteFile(filepath.Join(project, "file"), []byte("file\n"), 0o600),
+	)
+	if err != nil {
+		return err
+	}
+	from := b.registry.Addr() + "/toolbox"
+	list := []contender{{name: "wherry build", args: []string{
+		b.wherry, "--store", filepath.Join(b.dir, "build"), "build", "-t", "tiny", "--build-arg", "BASE=" + from, project,
+	}}}
+	buildctl, stop, err := b.buildkit(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "without buildkitd:", err)
+	} else {
+		defer stop()
+		list = append(list, contender{name: "buildctl, buildkitd", args: append(buildctl,
+			"build", "--frontend", "dockerfile.v0", "--local", "context="+project, "--local", "dockerfile="+project,
+			"--opt", "build-arg:BASE="+from, "--output", "type=image,name=docker.io/library/tiny:latest",
+		)})
+	}
+	for _, c := range list { // fills the caches
+		if _, err := b.time(ctx, c); err != nil {
+			return err
+		}
+	}
+	return b.compare(ctx, "build, all cached", list...)
+}
+
+// buildkit starts the daemon and returns how to call it.
+func (b *bench) buildkit(ctx context.Context) (buildctl []string, stop func(), err error) {
+	if os.Getuid() != 0 {
+		return nil, nil, errors.New("it needs root")
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		return nil, nil, err
+	}
+	daemon, err := tool(ctx, "github.com/moby/buildkit/cmd/buildkitd")
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := tool(ctx, "github.com/moby/buildkit/cmd/buildctl")
+	if err != nil {
+		return nil, nil, err
+	}
+	config := filepath.Join(b.dir, "buildkitd.toml")
+	text := fmt.Sprintf("[registry.%q]\n  http = true\n[worker.containerd]\n  enabled = false\n", b.registry.Addr())
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, nil, err
+	}
+	address := "unix://" + filepath.Join(b.dir, "buildkitd.sock")
+	cmd := exec.CommandContext(ctx, daemon, "--config", config, "--root", filepath.Join(b.dir, "buildkitd"), "--addr", address)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	stop = func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}
+	for range 100 {
+		if exec.CommandContext(ctx, client, "--addr", address, "debug", "workers").Run() == nil {
+			return []string{client, "--addr", address}, stop, nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	stop()
+	return nil, nil, errors.New("it does not answer")
+}
+
+// transfer moves an image of four layers: pull, save and load.
+func (b *bench) transfer(ctx context.Context) error {
+	img, err := base.Random(1, 4, b.megabytes<<20/4, base.Platforms()[0])
+	if err != nil {
+		return err
+	}
+	if err := b.registry.Put("big:1", img); err != nil {
+		return err
+	}
+	what := fmt.Sprintf("pull %d MB", b.megabytes)
+	ref, store, other := b.registry.Addr()+"/big:1", filepath.Join(b.dir, "big"), filepath.Join(b.dir, "other")
+	empty := func() error { return errors.Join(os.RemoveAll(store), os.RemoveAll(other)) }
+	list := []contender{{name: "wherry pull", ready: empty, args: []string{b.wherry, "--store", store, "pull", "--platform", "linux/amd64", "-q", ref}}}
+	if skopeo, err := exec.LookPath("skopeo"); err == nil {
+		list = append(list, contender{name: "skopeo copy", ready: empty, args: []string{
+			skopeo, "--insecure-policy", "copy", "-q", "--src-tls-verify=false", "docker://" + ref, "oci:" + other,
+		}})
+	}
+	if crane, err := tool(ctx, "github.com/google/go-containerregistry/cmd/crane"); err != nil {
+		fmt.Fprintln(os.Stderr, "without crane:", err)
+	} else {
+		list = append(list, contender{name: "crane pull", ready: empty, args: []string{crane, "pull", "--format=oci", ref, other}})
+	}
+	if err := b.compare(ctx, what, list...); err != nil {
+		return err
+	}
+	return b.archive(ctx, ref, store)
+}
+
+func (b *bench) archive(ctx context.Context, ref, store string) error {
+	if err := b.pull(ctx, store, "big:1"); err != nil {
+		return err
+	}
+	archive, other := filepath.Join(b.dir, "big.tar"), filepath.Join(b.dir, "loaded")
+	gone := func() error { return errors.Join(os.RemoveAll(archive), os.RemoveAll(other)) }
+	err := b.compare(
+		ctx, fmt.Sprintf("save %d MB", b.megabytes),
+		contender{name: "wherry save", ready: gone, args: []string{b.wherry, "--store", store, "save", "-o", archive, ref}},
+		contender{name: "tar of the same files", ready: gone, args: []string{"tar", "-C", store, "-cf", archive, "blobs"}},
+	)
+	if err != nil {
+		return err
+	}
+	if _, err := b.time(ctx, contender{ready: gone, args: []string{b.wherry, "--store", store, "save", "-o", archive, ref}}); err != nil {
+		return err
+	}
+	emptied := func() error { return os.RemoveAll(other) }
+	return b.compare(
+		ctx, fmt.Sprintf("load %d MB", b.megabytes),
+		contender{name: "wherry load", ready: emptied, args: []string{b.wherry, "--store", other, "load", "-q", "-i", archive}},
+		contender{name: "sha256sum of the archive", ready: emptied, args: []string{"sha256sum", archive}},
+	)
+}
