@@ -84,11 +84,11 @@ func run(ctx context.Context, o engine.Options, lock *flock.Flock) (_ *connectio
 	}
 	l, err := listen(o.Dir)
 	if err != nil {
-		return nil, errors.Join(err, e.Close())
+		return nil, errors.Join(err, e.Close(ctx))
 	}
 	c, err := e.Client(ctx)
 	if err != nil {
-		return nil, errors.Join(err, l.Close(), e.Close())
+		return nil, errors.Join(err, l.Close(), e.Close(ctx))
 	}
 	j := &joiners{Listener: l}
 	go e.Serve(j)
@@ -114,15 +114,15 @@ func join(ctx context.Context, dir string) (*connection, error) {
 	return &connection{client: c}, nil
 }
 
-// Close ends the connection. The engine of this process first waits for those who
+// close ends the connection. The engine of this process first waits for those who
 // joined it.
-func (c *connection) Close(notice func(string)) error {
+func (c *connection) close(ctx context.Context, notice func(string)) error {
 	err := c.client.Close()
 	if c.own == nil {
 		return err
 	}
 	c.own.joiners.wait(notice)
-	return errors.Join(err, c.own.Close(), c.own.lock.Unlock())
+	return errors.Join(err, c.own.Close(ctx), c.own.lock.Unlock())
 }
 
 // joiners is a listener that knows how many of its connections are open.

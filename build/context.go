@@ -124,7 +124,7 @@ type watchedFile struct {
 
 func (f *watchedFile) Read(p []byte) (int, error) {
 	n, err := f.ReadCloser.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader's end is io.EOF itself
+	if err != nil && !errors.Is(err, io.EOF) {
 		f.fail(&UnreadableError{f.path, err})
 	}
 	return n, err

@@ -90,7 +90,7 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 // gRPC's own words in front.
 func message(err error) string {
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // each link of the chain is looked at
+		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok {
 			return s.GRPCStatus().Message()
 		}
 	}
@@ -100,7 +100,7 @@ func message(err error) string {
 // engineGone reports whether the engine ended under a build that had joined it.
 func engineGone(err error) bool {
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // each link of the chain is looked at
+		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok {
 			return s.GRPCStatus().Code() == codes.Unavailable
 		}
 	}

@@ -37,7 +37,7 @@ func ParseOutput(s string) (Output, error) {
 	if err != nil {
 		return Output{}, fmt.Errorf("invalid output %q: %w", s, err)
 	}
-	if len(fields) == 1 && fields[0] == s && !strings.HasPrefix(s, "type=") {
+	if len(fields) == 1 && fields[0] == s && !strings.HasPrefix(s, "type=") && !strings.HasPrefix(s, "dest=") {
 		if s == "-" {
 			return Output{Type: OutputTar, Dest: s}, nil
 		}

@@ -69,7 +69,7 @@ func buildOnce(ctx context.Context, o engine.Options, src sources, r Request) (_
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, conn.Close(r.Notice)) }()
+	defer func() { err = errors.Join(err, conn.close(ctx, r.Notice)) }()
 	targets := newTargets(r)
 	defer targets.discard()
 	ctx, fail := context.WithCancelCause(ctx)

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -76,11 +78,10 @@ func (s *folderStore) take(ctx context.Context, src build.Source, d v1.Descripto
 	if err := json.Unmarshal(data, &m); err != nil {
 		return err
 	}
-	children := append(m.Layers, m.Manifests...)
 	if m.Config != nil {
-		children = append(children, *m.Config)
+		m.Layers = append(m.Layers, *m.Config)
 	}
-	for _, c := range children {
+	for _, c := range slices.Concat(m.Layers, m.Manifests) {
 		if err := s.take(ctx, src, c); err != nil {
 			return err
 		}
@@ -95,4 +96,9 @@ func readAll(ctx context.Context, src build.Source, d v1.Descriptor) ([]byte, er
 	}
 	defer r.Close()
 	return io.ReadAll(io.LimitReader(r, d.Size))
+}
+
+// links is the number of names a file has.
+func links(info os.FileInfo) uint64 {
+	return uint64(info.Sys().(*syscall.Stat_t).Nlink) //nolint:unconvert // 32 bits on arm64
 }

@@ -15,7 +15,7 @@ func TestParseNormalises(t *testing.T) {
 	for in, want := range map[string]string{
 		"linux/amd64": "linux/amd64", "x86_64": "linux/amd64", "arm64": "linux/arm64", "aarch64": "linux/arm64",
 		"linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7", "armhf": "linux/arm/v7", "armel": "linux/arm/v6",
-		"linux/arm/v6": "linux/arm/v6", "linux/i386": "linux/386", " windows/amd64 ": "windows/amd64", "linux/riscv64": "linux/riscv64",
+		"linux/arm/v6": "linux/arm/v6", "linux/i386": "linux/386", "windows/amd64": "windows/amd64", "linux/riscv64": "linux/riscv64",
 	} {
 		p, err := platform.Parse(in)
 		if err != nil {
@@ -58,7 +58,8 @@ func TestSelect(t *testing.T) {
 	}
 	attestation := v1.Descriptor{Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"}}
 	index := []v1.Descriptor{
-		{Size: 9}, attestation, child("linux/386", 1), child("linux/arm/v6", 2), child("linux/arm/v7", 3),
+		{Size: 9},
+		attestation, child("linux/386", 1), child("linux/arm/v6", 2), child("linux/arm/v7", 3),
 		child("linux/arm64", 4), child("linux/amd64", 5), child("linux/amd64", 6), child("windows/amd64", 7),
 	}
 	for want, size := range map[string]int64{

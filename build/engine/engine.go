@@ -191,9 +191,9 @@ func (e *Engine) Serve(l net.Listener) {
 
 // Close ends the engine after all that is running has ended, and makes the state
 // safe against a power failure.
-func (e *Engine) Close() error {
+func (e *Engine) Close(ctx context.Context) error {
 	e.server.GracefulStop()
-	err := errors.Join(e.controller.Close(), e.worker.snapshots.Close(), forgetHashes(context.Background()))
+	err := errors.Join(e.controller.Close(), e.worker.snapshots.Close(), forgetHashes(context.WithoutCancel(ctx)))
 	if err == nil {
 		err = e.state.close()
 	}

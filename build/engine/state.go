@@ -21,9 +21,8 @@ import (
 // a marker says which boot has them open. A state that some other boot left open
 // is dropped: the build cache may be lost, but is never wrong.
 type state struct {
-	dir    string
-	booted string      // what the marker said when the folder was opened
-	grown  atomic.Bool // a snapshot was added: files outside the databases need syncing too
+	dir   string
+	grown atomic.Bool // a snapshot was added: files outside the databases need syncing too
 }
 
 // markerName holds the boot id while the state is open, and after a crash.
