@@ -137,6 +137,8 @@ func checkMeta(meta executor.Meta) error {
 		return errors.New("proxy network provider is not available")
 	case len(meta.CDIDevices) > 0:
 		return errors.New("CDI devices are not available")
+	case meta.LinuxResources != nil || meta.CgroupParent != "":
+		return errors.New("resource limits and cgroup parents are not available without a container runtime")
 	}
 	return nil
 }

@@ -125,6 +125,7 @@ func (r mountRef) IdentityMapping() *user.IdentityMapping { return nil }
 type bench struct {
 	t      *testing.T
 	exec   bkexecutor.Executor
+	root   string // the executor's own folder
 	rootfs string
 	mode   string
 }
@@ -134,11 +135,12 @@ func newBench(t *testing.T) *bench {
 	if os.Geteuid() != 0 {
 		t.Skip("steps need root here; TestModes, run as root, covers unprivileged users")
 	}
-	ex, err := executor.New(options(filepath.Join(t.TempDir(), "executor")))
+	root := filepath.Join(t.TempDir(), "executor")
+	ex, err := executor.New(options(root))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, exec: ex, rootfs: busyboxRoot(t), mode: os.Getenv(modeVar)}
+	return &bench{t: t, exec: ex, root: root, rootfs: busyboxRoot(t), mode: os.Getenv(modeVar)}
 }
 
 // busyboxRoot makes a root file system that has nothing but busybox and a few accounts.

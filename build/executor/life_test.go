@@ -63,8 +63,14 @@ func TestEnd(t *testing.T) {
 			}
 		})
 	}
-	if left, err := os.ReadDir(filepath.Join(b.rootfs, "..")); err != nil || len(left) == 0 {
-		t.Error(err)
+	left, err := os.ReadDir(b.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range left {
+		if e.IsDir() {
+			t.Errorf("bundle %s is left", e.Name())
+		}
 	}
 }
 
@@ -74,7 +80,7 @@ func TestChildren(t *testing.T) {
 	begin := time.Now()
 	mark := "9" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
 	out := b.sh("sleep " + mark + " & (setsid sleep " + mark + " &) ; yes | head -c 300000 | tail -c 5; echo done")
-	if out != "y\ny\ny\ndone" && !strings.HasSuffix(out, "done") {
+	if !strings.HasSuffix(out, "y\ndone") {
 		t.Errorf("output: %q", out)
 	}
 	if d := time.Since(begin); d > 5*time.Second {

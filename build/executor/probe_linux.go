@@ -49,7 +49,7 @@ func procCovered() (bool, error) {
 	r := bufio.NewReader(f)
 	for {
 		line, err := r.ReadString('\n')
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], "/proc/") {
+		if fields := strings.Fields(line); len(fields) > 4 && covers(fields[4]) {
 			return true, nil
 		}
 		if err == io.EOF {
@@ -59,4 +59,10 @@ func procCovered() (bool, error) {
 			return false, err
 		}
 	}
+}
+
+// covers says whether a mount there hides a part of /proc. The one for binfmt_misc lies on a folder that is always
+// empty, which the kernel does not count as hidden.
+func covers(mountPoint string) bool {
+	return strings.HasPrefix(mountPoint, "/proc/") && mountPoint != "/proc/sys/fs/binfmt_misc"
 }

@@ -160,11 +160,11 @@ func (r *report) err() error {
 	if s.Op == "" {
 		s.Op = "set up step"
 	}
-	if errno := syscall.Errno(r.Errno); r.Errno != 0 {
-		s.Err = errno
-		if text := errno.Error(); r.Msg != text {
-			s.Err = &remoteError{msg: r.Msg, errno: errno}
-		}
+	switch errno := syscall.Errno(r.Errno); {
+	case errno == unix.ENOSYS: // openat2, open_tree, mount_setattr
+		s.Err = fmt.Errorf("%w: steps need Linux 5.12 or newer", errno)
+	case errno != 0:
+		s.Err = &remoteError{msg: r.Msg, errno: errno}
 	}
 	return s
 }

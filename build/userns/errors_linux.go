@@ -18,39 +18,44 @@ type NotPermittedError struct {
 	Err error
 }
 
+// Error has the reason; the hint is for who prints it.
 func (e *NotPermittedError) Error() string { return "namespaces are not permitted: " + e.Reason }
 
 // Unwrap returns what the kernel said.
 func (e *NotPermittedError) Unwrap() error { return e.Err }
 
 // notPermitted turns what the kernel says to a refused namespace into a NotPermittedError, and leaves other errors.
-func notPermitted(err error) error {
+// inside says that the namespaces could be made, and the refusal came in them.
+func notPermitted(err error, inside bool) error {
 	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.ENOSYS, unix.EINVAL} {
 		if errors.Is(err, refusal) {
-			reason, hint := diagnose(err)
+			reason, hint := diagnose(err, inside, setting)
 			return &NotPermittedError{Reason: reason, Hint: hint, Err: err}
 		}
 	}
 	return err
 }
 
-// diagnose looks for the cause among those that can be seen, the most certain first.
-func diagnose(err error) (reason, hint string) {
+// diagnose looks for the cause among those that can be seen, the most certain first. setting reads a file of /proc.
+func diagnose(err error, inside bool, setting func(file string) string) (reason, hint string) {
+	const appArmor = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 	switch {
+	case inside && setting(appArmor) == "1":
+		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 	case setting("/proc/sys/user/max_user_namespaces") == "0":
 		return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
 	case setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
 		return "kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"
-	case setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" && !errors.Is(err, unix.ENOSPC):
-		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 	case errors.Is(err, unix.ENOSPC):
 		return "there are too many user namespaces", "sudo sysctl -w user.max_user_namespaces=15000"
 	case errors.Is(err, unix.EUSERS):
 		return "user namespaces are nested too deeply", ""
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return "the kernel has no user namespaces", ""
-	case seccompFiltered():
+	case seccompFiltered(setting("/proc/self/status")):
 		return "a seccomp filter forbids it, as containers have by default", "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ..."
+	case setting(appArmor) == "1":
+		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
 	}
 	return err.Error(), ""
 }
@@ -64,13 +69,9 @@ func setting(file string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// seccompFiltered says whether a filter judges this process's system calls.
-func seccompFiltered() bool {
-	data, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(data)) {
+// seccompFiltered says whether a filter judges the system calls of the process with this status.
+func seccompFiltered(status string) bool {
+	for line := range strings.Lines(status) {
 		if v, ok := strings.CutPrefix(line, "Seccomp:"); ok {
 			return strings.TrimSpace(v) == "2"
 		}

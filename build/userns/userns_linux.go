@@ -65,7 +65,7 @@ func Enter(o Options) (code int, entered bool, err error) {
 		return 0, false, privateMounts()
 	}
 	if !o.SingleID && privileged() {
-		return 0, false, notPermitted(replace())
+		return 0, false, notPermitted(replace(), false)
 	}
 	// The death signal is sent when the thread that started the child ends, so that thread has to stay ours.
 	runtime.LockOSThread()
@@ -83,14 +83,14 @@ func Enter(o Options) (code int, entered bool, err error) {
 		code, err = attend(c)
 		return code, true, err
 	}
-	return 0, false, notPermitted(err)
+	return 0, false, notPermitted(err, false)
 }
 
 // privateMounts lets mounts of the outside come in and none of ours go out. It is also the test whether we have any
 // rights here: AppArmor lets a user namespace be made and then denies everything in it.
 func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return notPermitted(fmt.Errorf("make mounts private: %w", err))
+		return notPermitted(fmt.Errorf("make mounts private: %w", err), true)
 	}
 	return nil
 }

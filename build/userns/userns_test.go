@@ -10,11 +10,16 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/userns"
 )
@@ -34,6 +39,13 @@ func TestMain(m *testing.M) {
 
 // play enters the namespaces and does there what the scene says.
 func play(s string) int {
+	if rest, ok := strings.CutPrefix(s, "seccomp-"); ok && !strings.HasPrefix(os.Args[0], "wherry-inside") {
+		if err := forbidNamespaces(); err != nil {
+			fmt.Println(err)
+			return 9
+		}
+		s = rest
+	}
 	code, entered, err := userns.Enter(userns.Options{
 		SingleID: strings.HasPrefix(s, "single"),
 		Notice:   func(msg string) { fmt.Println("notice:", msg) },
@@ -50,6 +62,35 @@ func play(s string) int {
 		return code
 	}
 	return perform(strings.TrimPrefix(s, "single-"))
+}
+
+// forbidNamespaces loads a seccomp filter like those of containers.
+func forbidNamespaces() error {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_UNSHARE, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_CLONE, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: 16, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, SkipFalse: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
+	})
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	fp := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fp))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func perform(s string) int {
@@ -237,24 +278,34 @@ func waitForPid(t *testing.T, out *lockedBuffer) string {
 	return ""
 }
 
-// TestDenied checks that the cause of a refusal is named, with a command that helps.
+// TestDenied checks that a refusal is one, with its cause and a command that helps.
 func TestDenied(t *testing.T) {
 	u := newUser(t, false)
-	const file = "/proc/sys/user/max_user_namespaces"
-	old, err := os.ReadFile(file)
-	if err != nil {
-		t.Skip(err)
-	}
-	if err := os.WriteFile(file, []byte("0"), 0o644); err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := os.WriteFile(file, bytes.TrimSpace(old), 0o644); err != nil {
-			t.Error(err)
+	for name, who := range map[string]*user.User{"user": u, "root": nil} {
+		out, code := run(actor(t, who, "seccomp-exit"))
+		if code != 7 || !strings.Contains(out, "denied: a seccomp filter forbids it, as containers have by default\nhint: docker run --security-opt seccomp=unconfined") {
+			t.Errorf("%s behind a filter: exit code %d: %s", name, code, out)
 		}
-	}()
-	out, code := run(actor(t, u, "exit"))
-	if code != 7 || !strings.Contains(out, "denied: user.max_user_namespaces is 0\nhint: sudo sysctl -w user.max_user_namespaces=") {
+	}
+}
+
+// TestRootOfContainer enters as root without CAP_SYS_ADMIN, who may map all its ids by itself.
+func TestRootOfContainer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip("setpriv (package util-linux) is not installed")
+	}
+	cmd := actor(t, nil, "mount")
+	cmd.Args = append([]string{"setpriv", "--bounding-set", "-sys_admin", cmd.Path}, cmd.Args[1:]...)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path, cmd.Args[3] = setpriv, self
+	if out, code := run(cmd); code != 0 || !strings.Contains(out, "mapping=") || strings.Contains(out, "mapping=single") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 }

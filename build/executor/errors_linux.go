@@ -18,6 +18,7 @@ type SetupError struct {
 	Err error
 }
 
+// Error has the operation, with its operand, and the reason.
 func (e *SetupError) Error() string { return e.Op + ": " + e.Err.Error() }
 
 // Unwrap returns the reason.
