@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wherry-oci/wherry/build/engine"
+	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/userns"
 	"github.com/wherry-oci/wherry/platform"
 )
@@ -43,7 +44,10 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	o := engineOptions(store, stateDir, r)
+	o, err := engineOptions(store, stateDir, r)
+	if err != nil {
+		return nil, err
+	}
 	for try := 1; ; try++ {
 		res, err := buildOnce(ctx, o, src, r)
 		if try == maxEngines || !errors.Is(err, errEngineGone) {
@@ -56,12 +60,23 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (*Resul
 // errEngineGone says that another process's engine ended under the build.
 var errEngineGone = errors.New("the build engine of another process has ended")
 
-func engineOptions(store Store, stateDir string, r Request) engine.Options {
+func engineOptions(store Store, stateDir string, r Request) (engine.Options, error) {
 	mapping := userns.Current()
-	return engine.Options{
+	o := engine.Options{
 		Dir: stateFolder(stateDir, mapping), Store: store, HostsDirs: r.HostsDirs, Runtime: r.Runtime,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
 	}
+	if !o.UserNS {
+		return o, nil
+	}
+	mountable, err := executor.ProcMountable()
+	if err != nil {
+		return o, fmt.Errorf("try to mount /proc: %w", err)
+	}
+	if o.HostPID = !mountable; o.HostPID {
+		notify(r.Notice, "the outer container hides parts of /proc: steps see this container's processes")
+	}
+	return o, nil
 }
 
 func buildOnce(ctx context.Context, o engine.Options, src sources, r Request) (_ *Result, err error) {
