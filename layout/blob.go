@@ -257,9 +257,7 @@ func (s *Store) lockBlob(ctx context.Context, h v1.Hash) (release func(), err er
 // transfer fills g up to d's size from src and verifies it. A reader that ends
 // early is opened again where it ended.
 func transfer(ctx context.Context, g *ingest, src Source, d v1.Descriptor, p Progress) error {
-	if g.n > 0 {
-		report(p, d, g.n)
-	}
+	report(p, d, g.n)
 	if len(d.Data) > 0 && verify(d, d.Data) == nil && g.n == 0 {
 		_, err := g.Write(d.Data)
 		report(p, d, g.n)

@@ -86,6 +86,9 @@ func (a *archive) spool(i *item, want v1.Hash, content io.Reader) error {
 	}
 	i.temp = g.file.Name()
 	a.temps = append(a.temps, i.temp)
+	if want.Hex != "" {
+		report(a.progress, v1.Descriptor{Digest: want, Size: i.size}, 0)
+	}
 	buf := make([]byte, min(bufferSize, i.size+1))
 	for g.n < i.size {
 		n, err := content.Read(buf)
@@ -102,6 +105,9 @@ func (a *archive) spool(i *item, want v1.Hash, content io.Reader) error {
 	i.digest = sum(want.Algorithm, g.hash)
 	a.settling.Go(func() error {
 		err := g.settle()
+		if want.Hex == "" { // only now its digest is known
+			report(a.progress, i.descriptor(), 0)
+		}
 		report(a.progress, i.descriptor(), i.size)
 		return err
 	})

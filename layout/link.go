@@ -38,6 +38,7 @@ func (s *Store) linkFrom(ctx context.Context, src Source, d v1.Descriptor, p Pro
 	if err != nil {
 		return false, err
 	}
+	report(p, d, 0)
 	report(p, d, d.Size)
 	return true, nil
 }

@@ -128,6 +128,16 @@ func TestPutResumesAndReportsProgress(t *testing.T) {
 		t.Errorf("what is there: %v, %v", calls[layer.Digest], err)
 	}
 
+	m, err := find(t, s, alpine).Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(calls)
+	fresh := open(t, t.TempDir())
+	if _, err := fresh.Put(t.Context(), from(t, img), o); err != nil || !slices.Equal(calls[m.Config.Digest], []int64{0, m.Config.Size}) {
+		t.Errorf("a small blob that is moved: %v, %v", calls[m.Config.Digest], err)
+	}
+
 	// What was left on disk isn't trusted: wrong bytes are fetched again.
 	img = image(t, "linux/amd64", 1, 3<<20)
 	layer = layerOf(t, img)

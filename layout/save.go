@@ -307,6 +307,7 @@ func (s *Store) saveBlob(ctx context.Context, t *tarWriter, d v1.Descriptor, p P
 		return err
 	}
 	defer f.Close() //nolint:errcheck // only read
+	report(p, d, 0)
 	t.header(archivePath(d.Digest), tar.TypeReg, d.Size)
 	for left := d.Size; left > 0 && t.err == nil; {
 		if err := ctx.Err(); err != nil {

@@ -25,11 +25,11 @@ type pather interface {
 	Path(d v1.Descriptor) (string, bool)
 }
 
-// Progress is told how much of blob d is in the store. The first call for a
-// blob with written == d.Size means that it was there already, one with
-// 0 < written < d.Size that a broken transfer is resumed; the last call of a
-// blob that was moved has written == d.Size. It must be safe for concurrent
-// calls, and may be nil.
+// Progress is told how much of blob d is there. The first call for a blob says
+// how it begins: with written == d.Size it was there already, with 0 it is moved
+// from the start, with anything between a broken transfer is resumed. The last
+// call of a blob that was moved has written == d.Size. It must be safe for
+// concurrent calls, and may be nil.
 type Progress = func(d v1.Descriptor, written int64)
 
 func report(p Progress, d v1.Descriptor, written int64) {
