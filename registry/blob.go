@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -152,7 +153,7 @@ func (i *Image) connect(ctx context.Context, d v1.Descriptor, offset int64) (io.
 	}
 	err := worst(failures)
 	if is[*NotFoundError](err) {
-		return nil, &NotFoundError{Ref: i.ref.Name() + "@" + d.Digest.String()}
+		return nil, &NotFoundError{Ref: reference.FamiliarName(i.ref) + "@" + d.Digest.String()}
 	}
 	return nil, err
 }

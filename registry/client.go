@@ -2,7 +2,9 @@ package registry
 
 import (
 	"cmp"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -24,7 +26,8 @@ type Config struct {
 	UserAgent string
 
 	// Notice is told, once for each registry, that a later host of hosts.toml
-	// answered instead of the first. It may be nil.
+	// answered instead of the first, and that a registry makes us wait. It is
+	// never called concurrently, and may be nil.
 	Notice func(msg string)
 
 	// Progress is told how far the upload of a blob is. The first call for a
@@ -41,8 +44,10 @@ type Client struct {
 	limits limits
 	hosts  hostTable
 	logins sync.Map // of loginKey to *authorizer
-	told   sync.Map // of registry names whose fallback has been noticed
 	open   pools    // for addresses that are no registries
+
+	mu   sync.Mutex // held while Notice is called
+	told map[string]bool
 }
 
 // New returns a client that works as c says. Nothing is read or dialled yet.
@@ -62,7 +67,31 @@ func (c *Client) session(to *endpoint, ref reference.Named, action string) *sess
 	return &session{
 		to: to, repo: repo, ref: reference.FamiliarString(ref), action: action,
 		auth: c.authorizer(to, repo), agent: c.agent(), limits: c.limits, tries: c.limits.tries,
+		waits: func(status int, d time.Duration) { c.noticeWait(to, status, d) },
 	}
+}
+
+// notice tells msg unless something was told about topic before.
+func (c *Client) notice(topic, msg string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.config.Notice == nil || c.told[topic] {
+		return
+	}
+	if c.told == nil {
+		c.told = make(map[string]bool)
+	}
+	c.told[topic] = true
+	c.config.Notice(msg)
+}
+
+// noticeWait: nobody waits without knowing why.
+func (c *Client) noticeWait(to *endpoint, status int, d time.Duration) {
+	if d < longWait {
+		return
+	}
+	c.notice("wait "+to.host, fmt.Sprintf("registry %s is busy (status %d): asking again in %s",
+		to.account(), status, d.Round(time.Second)))
 }
 
 // authorizer keeps tokens across the sessions of a repository.

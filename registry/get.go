@@ -108,17 +108,15 @@ func worst(failures []error) error {
 
 // noticeFallback tells, once a registry, that not its first host answered.
 func (c *Client) noticeFallback(ref reference.Named, answered, first *endpoint, failures []error) {
-	if answered == first || c.config.Notice == nil {
-		return
-	}
-	if _, told := c.told.LoadOrStore(answered.name, true); told {
+	if answered == first {
 		return
 	}
 	why := "does not have it"
 	if !is[*NotFoundError](failures[0]) {
 		why = "failed (" + failures[0].Error() + ")"
 	}
-	c.config.Notice(fmt.Sprintf("%s comes from %s: %s %s", reference.FamiliarString(ref), answered.account(), first.account(), why))
+	c.notice("fallback "+answered.name, fmt.Sprintf("%s comes from %s: %s %s",
+		reference.FamiliarString(ref), answered.account(), first.account(), why))
 }
 
 // identifier is what a manifest is asked for by.

@@ -49,6 +49,9 @@ const (
 	maxTagPages = 10_000
 	maxTags     = 5_000_000
 
+	// longWait is a pause that a person wonders about.
+	longWait = 2 * time.Second
+
 	// parallel is how many blobs of a push travel at once.
 	parallel = 4
 )

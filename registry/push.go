@@ -135,6 +135,9 @@ func (p *push) observe(req *http.Request, resp *http.Response) {
 		p.mu.Lock()
 		p.notBefore = time.Now().Add(wait)
 		p.mu.Unlock()
+		if wait <= p.limits.patience {
+			p.session.tellWait(resp.StatusCode, wait)
+		}
 	}
 	switch {
 	case req.Method == http.MethodHead && unknowable(req, resp):

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"unicode"
 )
 
 func TestParseReference(t *testing.T) {
@@ -54,26 +53,4 @@ func TestParseReference(t *testing.T) {
 			t.Errorf("%q: got %v, %v, want an error with %q", in, got, err, why)
 		}
 	}
-}
-
-func FuzzParseReference(f *testing.F) {
-	for _, s := range []string{
-		"alpine", "Alpine:x", "http://a/b", "localhost:5000/a:b@sha256:" + strings.Repeat("0", 64),
-		"a\x1b[0m", "[::1]:80/x", ":", "@", "a:b:c", strings.Repeat("f", 64), "\xff",
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		named, err := ParseReference(s)
-		if err != nil {
-			if strings.ContainsFunc(err.Error(), unicode.IsControl) || len(err.Error()) > 8*maxReference {
-				t.Errorf("error of %q is unfit for a terminal: %q", s, err)
-			}
-			return
-		}
-		again, err := ParseReference(named.String())
-		if err != nil || again.String() != named.String() {
-			t.Errorf("%q is %s, and that is %v, %v", s, named, again, err)
-		}
-	})
 }

@@ -24,6 +24,8 @@ type session struct {
 	limits limits
 	tries  int // of one request
 
+	// waits is told why, and how long, a request has to wait; nil for nobody.
+	waits func(status int, d time.Duration)
 	// after sees, and may change, every answer that is not tried again.
 	after func(*http.Request, *http.Response)
 }
@@ -101,6 +103,7 @@ func (s *session) persist(req *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 		if resp != nil {
+			s.tellWait(resp.StatusCode, wait)
 			discard(resp)
 		}
 		if err := sleep(req.Context(), wait); err != nil {
@@ -109,6 +112,12 @@ func (s *session) persist(req *http.Request) (*http.Response, error) {
 		if err := rewind(req); err != nil {
 			return nil, err
 		}
+	}
+}
+
+func (s *session) tellWait(status int, d time.Duration) {
+	if s.waits != nil {
+		s.waits(status, d)
 	}
 }
 
