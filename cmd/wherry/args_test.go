@@ -128,7 +128,7 @@ func TestParseArgsRefuses(t *testing.T) {
 			t.Errorf("%s: no error", typed)
 			continue
 		}
-		text, hint, code := describe(err, "")
+		text, hint, code := describe(err, places{})
 		if got := text + "; " + hint; got != want || code != exitUsage {
 			t.Errorf("%s: got %q, exit code %d; want %q, %d", typed, got, code, want, exitUsage)
 		}

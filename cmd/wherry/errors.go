@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -113,7 +115,7 @@ func report(ctx context.Context, e *env, err error) int {
 		return exitInterrupted
 	}
 	store, _ := e.storeDir() // only to see which errors are about it
-	text, hint, code := describe(err, store)
+	text, hint, code := describe(err, places{store: store, hosts: firstOf(e.hostsDirs()...)})
 	fmt.Fprintf(w, "%s: %s\n", program, printable(text))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable(hint))
@@ -121,9 +123,14 @@ func report(ctx context.Context, e *env, err error) int {
 	return code
 }
 
+// places are the folders that hints speak of.
+type places struct {
+	store, hosts string // hosts: the user's own certs.d
+}
+
 // describe is the one place that turns errors into words, a command to type and
 // an exit code.
-func describe(err error, store string) (text, hint string, code int) {
+func describe(err error, at places) (text, hint string, code int) {
 	text = err.Error()
 	if e, ok := errors.AsType[*usageError](err); ok {
 		return text, fmt.Sprintf("run '%s --help'", e.command), exitUsage
@@ -156,7 +163,7 @@ func describe(err error, store string) (text, hint string, code int) {
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
-	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err), systemHint(err, store)), exitFailed
+	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err, at.hosts), systemHint(err, at.store)), exitFailed
 }
 
 // inUseText is e with names as people type them.
@@ -218,7 +225,7 @@ func isHex(s string) bool {
 }
 
 // registryHint helps with what a registry says, or where none answers.
-func (c *concernedError) registryHint(err error) string {
+func (c *concernedError) registryHint(err error, hosts string) string {
 	if e, ok := errors.AsType[*registry.UnauthorizedError](err); ok {
 		if c.command == "login" {
 			return ""
@@ -229,11 +236,13 @@ func (c *concernedError) registryHint(err error) string {
 		return loginCommand(e.Host)
 	}
 	if e, ok := errors.AsType[*registry.TLSError](err); ok {
-		dir := "~/.config/wherry/certs.d/" + e.Host
+		dir := filepath.Join(hosts, e.Host)
 		if e.Plain {
 			return fmt.Sprintf("mkdir -p %s && echo 'server = \"http://%s\"' > %s/hosts.toml", dir, e.Host, dir)
 		}
-		return fmt.Sprintf("mkdir -p %s && cp THE-REGISTRYS-CA.crt %s/ca.crt", dir, dir)
+		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+			return fmt.Sprintf("mkdir -p %s && cp THE-REGISTRYS-CA.crt %s/ca.crt", dir, dir)
+		}
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,7 +74,12 @@ func TestDescribe(t *testing.T) {
 		},
 		{
 			concerning("pull", "reg:5000/x", &registry.TLSError{Host: "reg:5000", Plain: true}), "registry reg:5000 answers in plain HTTP, not TLS",
-			`mkdir -p ~/.config/wherry/certs.d/reg:5000 && echo 'server = "http://reg:5000"' > ~/.config/wherry/certs.d/reg:5000/hosts.toml`, exitFailed,
+			`mkdir -p /home/me/.config/wherry/certs.d/reg:5000 && echo 'server = "http://reg:5000"' > /home/me/.config/wherry/certs.d/reg:5000/hosts.toml`, exitFailed,
+		},
+		{
+			concerning("pull", "reg:5000/x", &registry.TLSError{Host: "reg:5000", Err: x509.UnknownAuthorityError{}}),
+			"no trusted connection to registry reg:5000: its certificate is signed by an unknown authority",
+			"mkdir -p /home/me/.config/wherry/certs.d/reg:5000 && cp THE-REGISTRYS-CA.crt /home/me/.config/wherry/certs.d/reg:5000/ca.crt", exitFailed,
 		},
 		{
 			fmt.Errorf("write blob: %w", syscall.ENOSPC), "write blob: no space left on device",
@@ -86,7 +92,7 @@ func TestDescribe(t *testing.T) {
 		{&fs.PathError{Op: "open", Path: "/etc/hosts", Err: fs.ErrPermission}, "open /etc/hosts: permission denied", "", exitFailed},
 		{errors.New("odd"), "odd", "", exitFailed},
 	} {
-		text, hint, code := describe(c.err, "/var/store")
+		text, hint, code := describe(c.err, places{store: "/var/store", hosts: "/home/me/.config/wherry/certs.d"})
 		if text != c.text || hint != c.hint || code != c.code {
 			t.Errorf("%T: got\n%s\n%s\n%d, want\n%s\n%s\n%d", c.err, text, hint, code, c.text, c.hint, c.code)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (m *memory) image(t *testing.T, p v1.Platform) v1.Image {
 
 // What of an index is pushed depends on what the store has of it.
 func TestPushOfAnIndex(t *testing.T) {
-	server := httptest.NewServer(ggcr.New())
+	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	three := []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}
