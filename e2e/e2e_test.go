@@ -143,6 +143,7 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"base": cmdBase, "archive": cmdArchive, "validate": cmdValidate, "image": cmdImage, "names": cmdNames, "seal": cmdSeal,
 		// host_test.go
 		"need": cmdNeed, "capture": cmdCapture, "tmpfs": cmdTmpfs, "damage": cmdDamage, "links": cmdLinks, "times": cmdTimes, "within": cmdWithin,
+		"debian": cmdDebian, "terminal": cmdTerminal,
 	}
 }
 

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -83,4 +85,32 @@ func cmdWithin(ts *testscript.TestScript, neg bool, args []string) {
 	if took := time.Since(start); took > limit {
 		ts.Fatalf("took %v, more than %v", took, limit)
 	}
+}
+
+// debianRoot makes a minimal Debian file system, once, and keeps it in the user's cache.
+var debianRoot = sync.OnceValues(func() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(cache, "wherry-e2e", "debian-bookworm.tar")
+	if _, err := os.Stat(file); err == nil {
+		return file, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return "", err
+	}
+	// mmdebstrap goes by the ending, so the unfinished file has the same.
+	part := filepath.Join(filepath.Dir(file), "part.tar")
+	if err := command(context.Background(), "mmdebstrap", "--quiet", "--variant=minbase", "bookworm", part); err != nil {
+		return "", errors.Join(err, os.Remove(part))
+	}
+	return file, os.Rename(part, file)
+})
+
+// cmdDebian: debian FILE puts a minimal Debian root file system there, as a tar.
+func cmdDebian(ts *testscript.TestScript, _ bool, args []string) {
+	file, err := debianRoot()
+	ts.Check(err)
+	ts.Check(copyFile(file, ts.MkAbs(args[0]), 0o644))
 }

@@ -65,6 +65,7 @@ var needs = map[string]string{
 	"skopeo":          "skopeo",
 	"podman":          "podman",
 	"umoci":           "umoci",
+	"mmdebstrap":      "mmdebstrap, to make a Debian root",
 	"docker-registry": "Debian's docker-registry",
 	"dockerd":         "a running docker engine",
 	"overlay":         "overlayfs",
