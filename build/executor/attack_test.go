@@ -24,15 +24,15 @@ const evilVar = "EXECUTOR_TEST_EVIL"
 func playEvil() {
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
-		fmt.Println(err)
+		say(err)
 		os.Exit(1)
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
-		fmt.Println("protected: read-only mount")
+		say("protected: read-only mount")
 	}
 	if seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&unix.F_SEAL_WRITE != 0 {
-		fmt.Println("protected: sealed")
+		say("protected: sealed")
 	}
 	os.Exit(0)
 }
@@ -111,7 +111,7 @@ func TestLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Close(fd)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
 	if got := b.sh("ls /proc/self/fd | tr '\\n' ' '"); got != "0 1 2 3" {
 		t.Errorf("descriptors %q", got)
 	}

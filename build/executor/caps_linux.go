@@ -65,10 +65,7 @@ func setCaps(c capSets) error {
 func dropBounding(keep uint64) error {
 	for c := uintptr(0); c < 64; c++ {
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
-		if err != nil {
-			return nil // the first number past the kernel's last capability
-		}
-		if has == 0 || keep&(1<<c) != 0 {
+		if err != nil || has == 0 || keep&(1<<c) != 0 { // an error: this kernel has no such capability
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {

@@ -37,13 +37,13 @@ func TestMain(m *testing.M) {
 	case userns.InitArg0:
 		userns.Init()
 	}
-	if os.Getenv(evilVar) != "" {
+	if env(evilVar) != "" {
 		playEvil()
 	}
-	if mode := os.Getenv(modeVar); mode != "" {
+	if mode := env(modeVar); mode != "" {
 		code, entered, err := userns.Enter(userns.Options{SingleID: mode == "single"})
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			say(err)
 			os.Exit(1)
 		}
 		if entered {
@@ -51,15 +51,28 @@ func TestMain(m *testing.M) {
 		}
 		if mode == "single" {
 			if err := userns.FakeOwnership(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
+				say(err)
 				os.Exit(1)
 			}
 		}
 	}
-	if root := os.Getenv(engineVar); root != "" {
+	if root := env(engineVar); root != "" {
 		playEngine(root)
 	}
 	os.Exit(m.Run())
+}
+
+// env, say and stdout are what the programs have that this binary plays.
+func env(name string) string {
+	return os.Getenv(name) //nolint:forbidigo // a program's own environment
+}
+
+func say(args ...any) {
+	fmt.Println(args...) //nolint:forbidigo // a program's own output
+}
+
+func stdout() *os.File {
+	return os.Stdout //nolint:forbidigo // a program's own output
 }
 
 // playEngine runs a step that does not end.
@@ -73,7 +86,7 @@ func playEngine(rootfs string) {
 		os.Exit(1)
 	}
 	meta := bkexecutor.Meta{Args: []string{"/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & echo up; sleep 1000"}, Cwd: "/", Env: []string{"PATH=/bin"}}
-	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: os.Stdout}, nil)
+	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: stdout()}, nil)
 	os.Exit(0)
 }
 
@@ -81,7 +94,7 @@ func playEngine(rootfs string) {
 // namespace, "range" and "single" are the two kinds of a user namespace, "masked" is "range" where parts of the outer
 // /proc are hidden.
 func options(root string) executor.Options {
-	mode := os.Getenv(modeVar)
+	mode := env(modeVar)
 	procs, err := executor.ProcMountable()
 	if err != nil || procs == (mode == "masked") {
 		panic(fmt.Sprintf("a new procfs: %v %v", procs, err))
@@ -140,7 +153,7 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, exec: ex, root: root, rootfs: busyboxRoot(t), mode: os.Getenv(modeVar)}
+	return &bench{t: t, exec: ex, root: root, rootfs: busyboxRoot(t), mode: env(modeVar)}
 }
 
 // busyboxRoot makes a root file system that has nothing but busybox and a few accounts.
@@ -168,7 +181,7 @@ func busyboxRoot(t testing.TB) string {
 		}
 	}
 	write("bin/busybox", string(data), 0o755)
-	list, err := exec.Command(bin, "--list").Output()
+	list, err := exec.CommandContext(t.Context(), bin, "--list").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

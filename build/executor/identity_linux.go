@@ -161,7 +161,7 @@ func homeOf(uid uint32) string {
 	if err != nil {
 		return "/"
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return "/"
 	}

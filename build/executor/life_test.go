@@ -252,7 +252,7 @@ func TestKilledEngine(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), engineVar+"="+b.rootfs)
 	var out writer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestKilledEngine(t *testing.T) {
 // TestModes runs all other tests again: sharing the pid namespace, and as an unprivileged user in a user namespace
 // with a range of ids and with one.
 func TestModes(t *testing.T) {
-	if os.Getenv(modeVar) != "" {
+	if env(modeVar) != "" {
 		t.Skip("this is one of the modes")
 	}
 	if os.Geteuid() != 0 {
@@ -339,16 +339,13 @@ func asUser(t *testing.T, cmd *exec.Cmd) {
 			t.Skipf("%s: %v: %s", args[0], err, out)
 		}
 	}
-	tmp, err := os.MkdirTemp("", "wherry-"+name)
-	if err != nil {
+	tmp := t.TempDir()
+	if err := os.Chmod(filepath.Dir(tmp), 0o755); err != nil { // the other user has to reach it
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.CommandContext(context.Background(), "userdel", name).CombinedOutput(); err != nil {
 			t.Errorf("userdel: %v: %s", err, out)
-		}
-		if err := os.RemoveAll(tmp); err != nil {
-			t.Error(err)
 		}
 	})
 	u, err := user.Lookup(name)

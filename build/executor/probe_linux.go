@@ -23,12 +23,12 @@ func ProcMountable() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer null.Close() //nolint:errcheck // nothing was written
+	defer null.Close()
 	c, err := e.spawn(&plan{CloneFlags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}, []*os.File{null, null, null})
 	if err != nil {
 		return false, err
 	}
-	defer c.control.Close() //nolint:errcheck // a socket that nobody reads any more
+	defer c.control.Close()
 	err = c.handshake(&plan{Probe: true})
 	if _, werr := c.proc.Wait(); werr != nil {
 		return false, werr
@@ -45,7 +45,7 @@ func procCovered() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	r := bufio.NewReader(f)
 	for {
 		line, err := r.ReadString('\n')

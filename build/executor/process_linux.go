@@ -39,7 +39,7 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	if err != nil {
 		return err
 	}
-	defer c.control.Close() //nolint:errcheck // a socket that nobody reads any more
+	defer c.control.Close()
 	stop := context.AfterFunc(ctx, c.kill)
 	defer stop()
 	if err := c.handshake(p); err != nil {
@@ -81,7 +81,7 @@ func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (*child, error) {
 		return nil, setup(err, "open step")
 	}
 	step := os.NewFile(uintptr(fd), "step")
-	defer step.Close() //nolint:errcheck // the child has its own
+	defer step.Close()
 	if err := enterPIDNamespace(p.Join); err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (e *stepExecutor) spawn(p *plan, stdio []*os.File, extra ...*os.File) (*chi
 		return nil, setup(err, "make control socket")
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close() //nolint:errcheck // the child has its own
+	defer theirs.Close()
 	attr := &os.ProcAttr{
 		Dir: "/", Env: []string{}, Files: append(append(append([]*os.File{}, stdio...), theirs), extra...),
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags},

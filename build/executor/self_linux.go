@@ -55,7 +55,7 @@ func copySelf() (_ *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close() //nolint:errcheck // only read
+	defer src.Close()
 	fd, err := unix.MemfdCreate("wherry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 every memfd may be executed
 		fd, err = unix.MemfdCreate("wherry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)

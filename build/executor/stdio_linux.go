@@ -131,7 +131,7 @@ func (s *stdio) attachConsole(master *os.File) {
 		master = os.NewFile(uintptr(fd), "/dev/ptmx")
 	}
 	s.console = master
-	out := io.Writer(io.Discard)
+	out := io.Discard
 	if s.info.Stdout != nil {
 		out = s.info.Stdout
 	}

@@ -127,11 +127,11 @@ func TestMounts(t *testing.T) {
 		}
 	}
 	socket := filepath.Join(t.TempDir(), "ssh")
-	l, err := net.Listen("unix", socket)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	// The inner one is named first; its target only exists in the outer one's source once it is made there.
 	nested := []bkexecutor.Mount{{Dest: "/m/sub", Src: dir(inner), Readonly: true}, {Dest: "/m", Src: dir(outer)}}
 	if got, want := b.sh("cat /m/f; echo; cat /m/sub/f; echo; touch /m/new && echo rw; touch /m/sub/new 2>/dev/null || echo ro", nested...), filepath.Base(outer)+"\n"+filepath.Base(inner)+"\nrw\nro"; got != want {

@@ -69,11 +69,16 @@ func startMapped(uids, gids []syscall.SysProcIDMap) (*os.Process, error) {
 func startProgram(sys *syscall.SysProcAttr) (*os.Process, error) {
 	sys.Pdeathsig = syscall.SIGKILL
 	args := append([]string{insidePrefix + os.Args[0]}, os.Args[1:]...)
-	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: sys})
+	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Files: streams(), Sys: sys})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
 	return p, nil
+}
+
+// streams are handed on as they are: what is started is this program once more.
+func streams() []*os.File {
+	return []*os.File{os.Stdin, os.Stdout, os.Stderr} //nolint:forbidigo // nothing is written to them here
 }
 
 func oneID(id int) []syscall.SysProcIDMap {
@@ -145,7 +150,7 @@ func startWaiting() (*os.Process, *os.File, error) {
 		return nil, nil, err
 	}
 	p, err := os.StartProcess("/proc/self/exe", append([]string{InitArg0}, os.Args...), &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, r},
+		Files: append(streams(), r),
 		Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL},
 	})
 	if err = errors.Join(errnoOf(err), r.Close()); err != nil {

@@ -27,11 +27,11 @@ const privatePrefix = "wherry-private:"
 type Mapping int
 
 const (
-	// None: ids are the machine's own, there is no user namespace.
+	// None means that ids are the machine's own: there is no user namespace.
 	None Mapping = iota
-	// Range: a user namespace with many ids.
+	// Range means a user namespace with many ids.
 	Range
-	// Single: a user namespace in which only id 0 exists.
+	// Single means a user namespace in which only id 0 exists.
 	Single
 )
 

@@ -4,6 +4,7 @@ package userns_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,32 +32,41 @@ func TestMain(m *testing.M) {
 	if os.Args[0] == userns.InitArg0 {
 		userns.Init()
 	}
-	if s := os.Getenv(scene); s != "" {
+	if s := env(scene); s != "" {
 		os.Exit(play(s))
 	}
 	os.Exit(m.Run())
+}
+
+// env and say are what the program has that this binary plays.
+func env(name string) string {
+	return os.Getenv(name) //nolint:forbidigo // a program's own environment
+}
+
+func say(args ...any) {
+	fmt.Println(args...) //nolint:forbidigo // a program's own output
 }
 
 // play enters the namespaces and does there what the scene says.
 func play(s string) int {
 	if rest, ok := strings.CutPrefix(s, "seccomp-"); ok && !strings.HasPrefix(os.Args[0], "wherry-inside") {
 		if err := forbidNamespaces(); err != nil {
-			fmt.Println(err)
+			say(err)
 			return 9
 		}
 		s = rest
 	}
 	code, entered, err := userns.Enter(userns.Options{
 		SingleID: strings.HasPrefix(s, "single"),
-		Notice:   func(msg string) { fmt.Println("notice:", msg) },
+		Notice:   func(msg string) { say("notice:", msg) },
 	})
 	var denied *userns.NotPermittedError
 	switch {
 	case errors.As(err, &denied):
-		fmt.Printf("denied: %s\nhint: %s\n", denied.Reason, denied.Hint)
+		say(fmt.Sprintf("denied: %s\nhint: %s", denied.Reason, denied.Hint))
 		return 7
 	case err != nil:
-		fmt.Println(err)
+		say(err)
 		return 8
 	case entered:
 		return code
@@ -95,7 +105,7 @@ func forbidNamespaces() error {
 
 func perform(s string) int {
 	uid, _ := os.ReadFile("/proc/self/uid_map")
-	fmt.Printf("mapping=%s euid=%d args=%q map=%q\n", userns.Current(), os.Geteuid(), os.Args[1:], strings.Fields(string(uid)))
+	say(fmt.Sprintf("mapping=%s euid=%d args=%q map=%q", userns.Current(), os.Geteuid(), os.Args[1:], strings.Fields(string(uid))))
 	switch s {
 	case "exit":
 		return 42
@@ -103,15 +113,15 @@ func perform(s string) int {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		time.Sleep(time.Minute)
 	case "sleep":
-		fmt.Println("pid", os.Getpid())
+		say("pid", os.Getpid())
 		time.Sleep(time.Minute)
 	case "mount":
 		if err := syscall.Mount("none", "/mnt", "tmpfs", 0, ""); err != nil {
-			fmt.Println(err)
+			say(err)
 			return 1
 		}
 		if err := os.WriteFile("/mnt/inside", nil, 0o600); err != nil {
-			fmt.Println(err)
+			say(err)
 			return 1
 		}
 	case "chown":
@@ -119,16 +129,16 @@ func perform(s string) int {
 		if err != nil {
 			return 1
 		}
-		defer os.Remove(f.Name())
+		defer func() { _ = os.Remove(f.Name()) }()
 		if err := userns.FakeOwnership(); err != nil {
-			fmt.Println(err)
+			say(err)
 			return 1
 		}
 		link := f.Name() + ".link"
-		defer os.Remove(link)
-		fmt.Println(f.Chown(12, 34), os.Chown(f.Name(), 12, 34), os.Symlink("x", link), os.Lchown(link, 1, 2))
+		defer func() { _ = os.Remove(link) }()
+		say(f.Chown(12, 34), os.Chown(f.Name(), 12, 34), os.Symlink("x", link), os.Lchown(link, 1, 2))
 		st, err := os.Stat(f.Name())
-		fmt.Println("owner", st.Sys().(*syscall.Stat_t).Uid, err)
+		say("owner", st.Sys().(*syscall.Stat_t).Uid, err)
 	}
 	return 0
 }
@@ -163,16 +173,16 @@ func newUser(t *testing.T, ranges bool) *user.User {
 		t.Skip("making another user needs root")
 	}
 	name := fmt.Sprintf("wh%x", time.Now().UnixNano()&0xffffffff)
-	if out, err := exec.Command("useradd", "-M", "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", name).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(context.Background(), "useradd", "-M", "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", name).CombinedOutput(); err != nil {
 		t.Skipf("useradd: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("userdel", name).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(context.Background(), "userdel", name).CombinedOutput(); err != nil {
 			t.Errorf("userdel: %v: %s", err, out)
 		}
 	})
 	if ranges {
-		if out, err := exec.Command("usermod", "-v", "700000-765535", "-w", "700000-765535", "-v", "900000-900009", name).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(context.Background(), "usermod", "-v", "700000-765535", "-w", "700000-765535", "-v", "900000-900009", name).CombinedOutput(); err != nil {
 			t.Skipf("usermod: %v: %s", err, out)
 		}
 	}
