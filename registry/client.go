@@ -107,20 +107,25 @@ func (c *Client) authorizer(to *endpoint, repo string) *authorizer {
 	return a.(*authorizer)
 }
 
-// login asks the keychain, under the name that people log in to.
+// login asks the keychain, under the names that people log in to.
 func (c *Client) login(to *endpoint, repo string) (authn.AuthConfig, error) {
 	if c.config.Keychain == nil {
 		return authn.AuthConfig{}, nil
 	}
-	found, err := c.config.Keychain.Resolve(resource{to.account(), repo})
-	if err != nil {
-		return authn.AuthConfig{}, err
+	for _, account := range to.accounts() {
+		found, err := c.config.Keychain.Resolve(resource{account, repo})
+		if err != nil {
+			return authn.AuthConfig{}, err
+		}
+		login, err := found.Authorization()
+		if err != nil {
+			return authn.AuthConfig{}, err
+		}
+		if login != nil && *login != (authn.AuthConfig{}) {
+			return *login, nil
+		}
 	}
-	login, err := found.Authorization()
-	if err != nil || login == nil {
-		return authn.AuthConfig{}, err
-	}
-	return *login, nil
+	return authn.AuthConfig{}, nil
 }
 
 // resource is what a keychain is asked for.

@@ -34,6 +34,7 @@ type endpoint struct {
 	header http.Header
 	base   http.RoundTripper // the pool of connections, with this host's certificates
 	plain  bool              // plain HTTP is allowed: it is configured so, or this machine
+	alone  bool              // no other host serves the registry: this one is it, under any name
 }
 
 // url of something below the API: "library/alpine/tags/list".
@@ -47,9 +48,21 @@ func (e *endpoint) clear(host string) bool {
 	return isLoopback(host) || e.plain && hostname(host) == hostname(e.host)
 }
 
-// account is the name that the credentials for this endpoint are kept under.
+// account is what people know the endpoint as: the name to log in to.
 func (e *endpoint) account() string {
+	if e.alone {
+		return e.name
+	}
 	return accountOf(e.host)
+}
+
+// accounts are the names that credentials for the endpoint may be kept under. A
+// registry's own are not for its mirrors and fallbacks, which may be anybody's.
+func (e *endpoint) accounts() []string {
+	if e.alone && e.name != accountOf(e.host) {
+		return []string{e.name, accountOf(e.host)}
+	}
+	return []string{accountOf(e.host)}
 }
 
 // accountOf folds the hosts of Docker Hub into the name people log in to.
@@ -140,6 +153,7 @@ func (c *Client) configure(ctx context.Context, name string) ([]*endpoint, error
 	found := make([]*endpoint, len(hosts))
 	for i, h := range hosts {
 		found[i] = newEndpoint(name, h)
+		found[i].alone = len(hosts) == 1
 		pools.allow(found[i])
 	}
 	return found, nil

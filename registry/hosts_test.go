@@ -86,6 +86,49 @@ func TestFallback(t *testing.T) {
 	}
 }
 
+// Each host gets its own credentials and no other's, and a push that does not go
+// where its name says is noticed.
+func TestMirrorCredentials(t *testing.T) {
+	mirror, official := newFake(t), newFake(t)
+	m := newImage(1, 10)
+	mustPush(t, newClient(Config{}), official.ref(t, "app"), m)
+	basicAuth(mirror, nil)
+	basicAuth(official, nil)
+	dir := certsDir(t, "registry.corp", map[string]string{"hosts.toml": fmt.Sprintf("server = %q\n[host.%q]\n", official.URL, mirror.URL)})
+	login := keychain{official.host(): {Username: "u", Password: "secret"}, "registry.corp": {Username: "u", Password: "other"}}
+	mustHold(t, newClient(Config{HostsDirs: []string{dir}, Keychain: login}), mustRef(t, "registry.corp/app"), m)
+	for _, r := range mirror.asked("GET", "") {
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("the mirror was sent %q", r.Header.Get("Authorization"))
+		}
+	}
+
+	// A registry that is only known by another name has the credentials of that.
+	alias := certsDir(t, "registry.corp", map[string]string{"hosts.toml": fmt.Sprintf("server = %q\n", official.URL)})
+	named := Config{HostsDirs: []string{alias}, Keychain: keychain{"registry.corp": {Username: "u", Password: "secret"}}}
+	mustHold(t, newClient(named), mustRef(t, "registry.corp/app"), m)
+	named.Keychain = nil
+	var denied *UnauthorizedError
+	if _, err := newClient(named).Get(t.Context(), mustRef(t, "registry.corp/app")); !errors.As(err, &denied) || denied.Host != "registry.corp" {
+		t.Errorf("without credentials: %v", err)
+	}
+	// Logging in asks the registry of that name, not what it falls back to.
+	back := certsDir(t, official.host(), map[string]string{"hosts.toml": fmt.Sprintf("server = %q\n[host.%q]\n", mirror.URL, official.URL)})
+	mirror.on(nil)
+	if err := newClient(Config{HostsDirs: []string{back}}).CheckLogin(t.Context(), official.host(), login[official.host()]); err != nil || len(mirror.log) > 0 {
+		t.Errorf("login: %v, the fallback was asked %d times", err, len(mirror.log))
+	}
+	basicAuth(mirror, nil)
+
+	login[mirror.host()] = login[official.host()]
+	var notices []string
+	c := newClient(Config{HostsDirs: []string{dir}, Keychain: login, Notice: func(msg string) { notices = append(notices, msg) }})
+	mustPush(t, c, mustRef(t, "registry.corp/app:2"), m)
+	if want := "pushing to " + mirror.host() + ", as the configuration of registry.corp has it"; len(notices) != 1 || notices[0] != want {
+		t.Errorf("notices %q, want %q", notices, want)
+	}
+}
+
 // A mirror that may not resolve is asked for digests, never for tags.
 func TestMirrorThatOnlyPulls(t *testing.T) {
 	mirror, official := newFake(t), newFake(t)

@@ -28,6 +28,11 @@ func (c *Client) CheckLogin(ctx context.Context, host string, auth authn.AuthCon
 		return fmt.Errorf("registry %s is configured to have no host", host)
 	}
 	to := endpoints[len(endpoints)-1] // the registry itself, behind its mirrors
+	for _, e := range endpoints {
+		if accountOf(e.host) == host {
+			to = e // unless the last one is only a fallback
+		}
+	}
 	s := &session{
 		to: to, agent: c.agent(), limits: c.limits, tries: c.limits.tries,
 		auth: &authorizer{

@@ -37,6 +37,7 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	if err != nil {
 		return err
 	}
+	c.noticeDetour(ctx, hosts[0])
 	s := c.session(hosts[0], ref, "push,pull")
 	stand, err := name.NewRegistry(s.apiHost())
 	if err != nil {
@@ -54,6 +55,15 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 		return p.fault(err)
 	}
 	return nil
+}
+
+// noticeDetour tells that a push does not go to the registry that it names: a
+// mirror of hosts.toml may be pushed to unless its capabilities say otherwise.
+func (c *Client) noticeDetour(ctx context.Context, to *endpoint) {
+	all, err := c.allEndpoints(ctx, to.name)
+	if err == nil && to != all[len(all)-1] {
+		c.notice("push "+to.name, fmt.Sprintf("pushing to %s, as the configuration of %s has it", to.account(), to.name))
+	}
 }
 
 // Origins may be implemented by a [Source] that knows repositories which hold
