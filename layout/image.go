@@ -259,7 +259,7 @@ func (i *Image) present() ([]v1.Descriptor, error) {
 	var present []v1.Descriptor
 	for _, d := range found {
 		doc, err := readDocument(ctx, i.store.read, d)
-		if err == nil && i.store.has(*doc.config) {
+		if err == nil && doc.config != nil && i.store.has(*doc.config) {
 			present = append(present, d)
 		}
 	}

@@ -279,3 +279,23 @@ func TestPutTakesDataAndEmptyBlobs(t *testing.T) {
 		t.Errorf("an artifact through an archive: %v", got)
 	}
 }
+
+func TestAnIndexMayHideBehindNoType(t *testing.T) {
+	s := open(t, t.TempDir())
+	src := &memory{blobs: map[v1.Hash][]byte{}, opened: map[v1.Hash]int{}}
+	raw := `{"schemaVersion":2,"manifests":[]}`
+	for range 2 {
+		src.root = v1.Descriptor{MediaType: types.OCIImageIndex, Digest: src.add(t, []byte(raw), nil), Size: int64(len(raw))}
+		raw = `{"schemaVersion":2,"manifests":[{"size":` + itoa(src.root.Size) + `,"digest":"` + src.root.Digest.String() + `","platform":{"os":"linux","architecture":"amd64"}}]}`
+	}
+	img := put(t, s, src, "odd")
+	if infos, err := img.Platforms(); err != nil || len(infos) != 1 {
+		t.Errorf("platforms %+v, %v", infos, err)
+	}
+	if _, err := img.Best(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an index as the best image: %v", err)
+	}
+	if _, err := s.Collect(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
