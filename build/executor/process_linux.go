@@ -26,6 +26,9 @@ type child struct {
 
 // start runs a planned step to its end. started is called with the first process's pid once its own program runs.
 func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.ProcessInfo, started func(pid int)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	stdio, err := newStdio(info)
 	if err != nil {
 		return err
@@ -130,7 +133,7 @@ func startError(err error) error {
 // kill ends the step and everything that it has started: with the first process the kernel ends its pid namespace.
 func (c *child) kill() {
 	if c.lifeline {
-		_ = unix.Shutdown(int(c.control.Fd()), unix.SHUT_RDWR)
+		_ = unix.Shutdown(int(c.control.Fd()), unix.SHUT_WR) // the other way may still bring a report
 		return
 	}
 	_ = c.proc.Kill() // it may have ended already
