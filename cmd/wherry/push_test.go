@@ -155,3 +155,40 @@ func TestPushOfAnIndex(t *testing.T) {
 		})
 	}
 }
+
+// All tags of a repository go out, and come back into another store; other repositories stay where they are.
+func TestAllTags(t *testing.T) {
+	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	repo := strings.TrimPrefix(server.URL, "http://") + "/team/app"
+	e, stdout, stderr := testEnv(t)
+	store, err := e.openStore()
+	must(t, err)
+	for _, name := range []string{repo + ":1", repo + ":2", repo + "lication:3"} {
+		_, err := store.Put(t.Context(), multi(t, false, "linux/amd64"), layout.PutOptions{Names: []string{name}})
+		must(t, err)
+	}
+	if code := run(t.Context(), e, []string{"wherry", "push", "-a", repo}); code != exitDone {
+		t.Fatalf("push: exit code %d, %s", code, stderr)
+	}
+	if lines := strings.Split(strings.TrimSpace(stdout.String()), "\n"); len(lines) != 2 ||
+		!strings.HasPrefix(lines[0], "1: digest: ") || !strings.HasPrefix(lines[1], "2: digest: ") {
+		t.Errorf("push prints %q", stdout)
+	}
+
+	e, stdout, stderr = testEnv(t)
+	if code := run(t.Context(), e, []string{"wherry", "pull", "--platform=all", "-aq", repo}); code != exitDone || stderr.Len() > 0 {
+		t.Fatalf("pull: exit code %d, %s", code, stderr)
+	}
+	if want := repo + ":1\n" + repo + ":2\n"; stdout.String() != want {
+		t.Errorf("pull prints %q, want %q", stdout, want)
+	}
+	stdout.Reset()
+	if code := run(t.Context(), e, []string{"wherry", "images", "--format", "{{.Repository}}:{{.Tag}}"}); code != exitDone ||
+		strings.Count(stdout.String(), repo+":") != 2 {
+		t.Errorf("exit code %d, the store has %q", code, stdout)
+	}
+	if code := run(t.Context(), e, []string{"wherry", "pull", "-a", repo + ":1"}); code != exitUsage {
+		t.Errorf("pull --all-tags with a tag: exit code %d", code)
+	}
+}
