@@ -21,8 +21,6 @@ const (
 	goAheadFD = 3
 	// startFailed is the exit code of a child that never became the program.
 	startFailed = 125
-	// allIDs is how many ids the initial user namespace maps.
-	allIDs = 1<<32 - 1
 )
 
 // attempt is one way into the namespaces.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	mobyuserns "github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
 )
 
@@ -124,7 +125,7 @@ func replace() error {
 func Current() Mapping {
 	uids, gids := mappedIDs("/proc/self/uid_map"), mappedIDs("/proc/self/gid_map")
 	switch {
-	case uids == allIDs && gids == allIDs:
+	case !mobyuserns.RunningInUserNS():
 		return None
 	case uids <= 1 || gids <= 1:
 		return Single
