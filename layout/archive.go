@@ -91,7 +91,7 @@ func (c *countingReader) Read(p []byte) (int, error) {
 		return 0, c.err
 	}
 	n, err := c.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
+	if err != nil && err != io.EOF {
 		c.err = err
 	}
 	return n, err
@@ -117,7 +117,7 @@ func (a *archive) readTar(stream io.Reader) error {
 	tr := tar.NewReader(end)
 	for n := 0; ; n++ {
 		h, err := tr.Next()
-		if err == io.EOF { //nolint:errorlint // archive/tar returns it bare
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
@@ -166,7 +166,7 @@ func drain(r io.Reader) error {
 		if total += n; !bytes.Equal(buf[:n], zero[:n]) || total > maxTrailer {
 			return invalid("archive", "something else follows after its end")
 		}
-		if err == io.EOF { //nolint:errorlint // a Reader returns it bare
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

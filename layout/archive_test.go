@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -60,7 +61,7 @@ func filesOf(t testing.TB, archive []byte) []file {
 	var list []file
 	for r := tar.NewReader(bytes.NewReader(archive)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return list
 		}
 		if err != nil {
@@ -147,7 +148,7 @@ func load(t testing.TB, s *layout.Store, archive []byte) []*layout.Image {
 // fixed is an image that is the same in every run.
 func fixed(t testing.TB, p string, bodies ...string) v1.Image {
 	t.Helper()
-	img := v1.Image(empty.Image)
+	img := empty.Image
 	for _, b := range bodies {
 		layer := archiveOf(t, file{name: "etc/motd", body: b})
 		var err error

@@ -278,7 +278,7 @@ func transferOnce(ctx context.Context, g *ingest, src Source, d v1.Descriptor, p
 	if err != nil {
 		return &sourceError{err}
 	}
-	defer r.Close() //nolint:errcheck // what counts is what was read
+	defer r.Close()
 	buf := make([]byte, min(bufferSize, d.Size+1))
 	for {
 		if err := ctx.Err(); err != nil {
@@ -297,9 +297,9 @@ func transferOnce(ctx context.Context, g *ingest, src Source, d v1.Descriptor, p
 			}
 		}
 		switch {
-		case err == io.EOF && g.n < d.Size: //nolint:errorlint // io.EOF is never wrapped by a Reader
+		case err == io.EOF && g.n < d.Size:
 			return &sourceError{&DigestError{Digest: d.Digest, Size: d.Size, Bytes: g.n}}
-		case err == io.EOF: //nolint:errorlint // the same
+		case err == io.EOF:
 			if err := compare(d, g.n, g.hash); err != nil {
 				return err
 			}

@@ -57,7 +57,7 @@ func (s *Store) mark(ctx context.Context) (map[v1.Hash]bool, error) {
 		return nil, err
 	}
 	reached := make([][]v1.Hash, len(roots))
-	err = each(len(roots), func(i int) (err error) {
+	err = each(ctx, len(roots), func(ctx context.Context, i int) (err error) {
 		reached[i], err = s.reach(ctx, roots[i])
 		return err
 	})
@@ -92,24 +92,27 @@ func distinct(entries []listed) ([]v1.Descriptor, error) {
 
 // each calls f for 0 to n-1 on all processors, until one fails. It starts no
 // goroutine per call: growing that many stacks would take longer than f.
-func each(n int, f func(int) error) error {
+func each(ctx context.Context, n int, f func(context.Context, int) error) error {
 	var next atomic.Int64
-	g, ctx := errgroup.WithContext(context.Background())
+	g, gctx := errgroup.WithContext(ctx)
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
-			for ctx.Err() == nil {
+			for gctx.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= n {
 					break
 				}
-				if err := f(i); err != nil {
+				if err := f(gctx, i); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // reach returns the digests below d, also those of blobs that are missing.

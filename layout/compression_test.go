@@ -39,7 +39,7 @@ func TestLoadUnpacksWhatIsAround(t *testing.T) {
 		}
 	}
 	if _, err := exec.LookPath("bzip2"); err == nil {
-		cmd := exec.Command("bzip2")
+		cmd := exec.CommandContext(t.Context(), "bzip2")
 		cmd.Stdin = bytes.NewReader(archive)
 		packed, err := cmd.Output()
 		if err != nil {

@@ -26,7 +26,7 @@ const victimEnv = "WHERRY_LAYOUT_VICTIM"
 // TestMain makes a victim of this program when it is asked to: it works on a
 // store, acknowledging on stdout what is done, until it is killed.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(victimEnv); dir != "" {
+	if dir := os.Getenv(victimEnv); dir != "" { //nolint:forbidigo // this is a program now
 		victim(dir, os.Args[1])
 	}
 	os.Exit(m.Run())
@@ -36,20 +36,24 @@ func TestMain(m *testing.M) {
 // for stays until it prints "-".
 func victim(dir, id string) {
 	t := &loose{}
+	say := func(s, name string) {
+		_, err := fmt.Fprintln(os.Stdout, s, name) //nolint:forbidigo // its own stream
+		t.must(err)
+	}
 	s := open(t, dir)
 	ctx := context.Background()
 	for n := 0; ; n++ {
 		img := image(t, "linux/amd64", 2, 200_000)
 		name := fmt.Sprintf("docker.io/%s/put:%d", id, n)
 		put(t, s, from(t, img), name)
-		fmt.Println("+", name)
+		say("+", name)
 		tag := fmt.Sprintf("docker.io/%s/tag:%d", id, n)
 		t.must(s.Tag(find(t, s, name), tag))
-		fmt.Println("+", tag)
+		say("+", tag)
 		loaded := fmt.Sprintf("docker.io/%s/load:%d", id, n)
 		load(t, s, dockerArchive(t, map[string]v1.Image{"docker.io/" + id + "/load:" + fmt.Sprint(n): img}))
-		fmt.Println("+", loaded)
-		fmt.Println("-", name)
+		say("+", loaded)
+		say("-", name)
 		_, err := s.Remove(ctx, name, layout.RemoveOptions{})
 		t.must(err)
 	}
@@ -63,7 +67,7 @@ func (l *loose) Context() context.Context { return context.Background() }
 func (l *loose) Fatal(args ...any)        { l.must(fmt.Errorf("%s", fmt.Sprint(args...))) }
 func (l *loose) must(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // its own stream
 		os.Exit(3)
 	}
 }
@@ -71,7 +75,7 @@ func (l *loose) must(err error) {
 // start runs a victim and returns how to kill it and hear what it had done.
 func start(t *testing.T, dir, id string) (kill func() (promised []string)) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], id)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], id)
 	cmd.Env = append(os.Environ(), victimEnv+"="+dir)
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints

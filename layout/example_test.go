@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log"
 	"os"
 	"path/filepath"
 
@@ -19,28 +18,28 @@ import (
 func Example() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	store, err := layout.Open(filepath.Join(dir, "store"))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 
 	var archive bytes.Buffer
 	if err := tarball.Write(name.MustParseReference("alpine:3.20"), empty.Image, &archive); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	if _, err := store.Load(context.Background(), &archive, layout.LoadOptions{}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 
 	images, err := store.List()
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	for _, i := range images {
-		fmt.Println(i.Name(), i.Descriptor().MediaType, i.Size())
+		fmt.Println(i.Name(), i.Descriptor().MediaType, i.Size()) //nolint:forbidigo // an example prints
 	}
 	// Output:
 	// docker.io/library/alpine:3.20 application/vnd.oci.image.manifest.v1+json 363

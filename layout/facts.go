@@ -3,6 +3,7 @@ package layout
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,10 +40,10 @@ func (i *Image) Size() int64 { return i.facts().size }
 func (i *Image) Tagged() time.Time { return i.tagged }
 
 // survey finds the facts in the blobs. What can't be read counts for nothing.
-func (i *Image) survey() facts {
+func (i *Image) survey(ctx context.Context) facts {
 	var f facts
-	f.size, _, _ = i.store.weigh(context.Background(), i.desc)
-	best, err := i.Best()
+	f.size, _, _ = i.store.weigh(ctx, i.desc)
+	best, err := i.best(ctx)
 	if err != nil {
 		return f
 	}
@@ -50,6 +51,11 @@ func (i *Image) survey() facts {
 		f.created = c.Created.Time
 	}
 	return f
+}
+
+// surveyLater has the blobs read when somebody asks for the facts, once.
+func (i *Image) surveyLater() {
+	i.facts = sync.OnceValue(func() facts { return i.survey(context.Background()) })
 }
 
 // weigh adds up what the store has below d; whole tells whether that is all.

@@ -20,21 +20,21 @@ import (
 // names. What is below an index comes as [Image.Select] returns it. Errors are
 // [*NotFoundError] and [*AmbiguousError].
 func (s *Store) Find(ref string) ([]*Image, error) {
-	images, _, err := s.find(ref)
+	images, _, err := s.find(context.Background(), ref)
 	return images, err
 }
 
 // find also tells whether ref is an ID.
-func (s *Store) find(ref string) (images []*Image, byID bool, err error) {
+func (s *Store) find(ctx context.Context, ref string) (images []*Image, byID bool, err error) {
 	all, err := s.List()
 	if err != nil {
 		return nil, false, err
 	}
-	if images, err = s.findName(all, ref); len(images) > 0 || err != nil {
+	if images, err = s.findName(ctx, all, ref); len(images) > 0 || err != nil {
 		return images, false, err
 	}
 	if prefix, ok := idPrefix(ref); ok {
-		if images, err = s.findID(all, ref, prefix); len(images) > 0 || err != nil {
+		if images, err = s.findID(ctx, all, ref, prefix); len(images) > 0 || err != nil {
 			return images, true, err
 		}
 	}
@@ -43,10 +43,10 @@ func (s *Store) find(ref string) (images []*Image, byID bool, err error) {
 
 // findName finds entries by name, by name and digest, or by the bare tag that
 // another tool wrote.
-func (s *Store) findName(all []*Image, ref string) ([]*Image, error) {
+func (s *Store) findName(ctx context.Context, all []*Image, ref string) ([]*Image, error) {
 	if named, err := reference.ParseNormalizedNamed(ref); err == nil {
 		if pinned, ok := named.(reference.Digested); ok {
-			return s.findPinned(all, named, pinned.Digest().String())
+			return s.findPinned(ctx, all, named, pinned.Digest().String())
 		}
 		full := reference.TagNameOnly(named).String()
 		if found := filter(all, func(i *Image) bool { return i.name == full }); len(found) > 0 {
@@ -57,7 +57,7 @@ func (s *Store) findName(all []*Image, ref string) ([]*Image, error) {
 }
 
 // findPinned finds a digest in the entries of a repository, or below them.
-func (s *Store) findPinned(all []*Image, repo reference.Named, digest string) ([]*Image, error) {
+func (s *Store) findPinned(ctx context.Context, all []*Image, repo reference.Named, digest string) ([]*Image, error) {
 	var in []*Image
 	for _, i := range all {
 		if i.name == "" {
@@ -70,7 +70,7 @@ func (s *Store) findPinned(all []*Image, repo reference.Named, digest string) ([
 	if found := filter(in, func(i *Image) bool { return i.desc.Digest.String() == digest }); len(found) > 0 {
 		return found, nil
 	}
-	return s.findBelow(in, func(h v1.Hash) bool { return h.String() == digest })
+	return s.findBelow(ctx, in, func(h v1.Hash) bool { return h.String() == digest })
 }
 
 // idPrefix takes "sha256:" away from what may be the beginning of an ID.
@@ -79,12 +79,12 @@ func idPrefix(ref string) (prefix string, ok bool) {
 	return prefix, prefix != "" && strings.Trim(prefix, "0123456789abcdef") == ""
 }
 
-func (s *Store) findID(all []*Image, ref, prefix string) ([]*Image, error) {
+func (s *Store) findID(ctx context.Context, all []*Image, ref, prefix string) ([]*Image, error) {
 	fits := func(h v1.Hash) bool { return strings.HasPrefix(h.Hex, prefix) }
 	found := filter(all, func(i *Image) bool { return fits(i.desc.Digest) })
 	if len(found) == 0 {
 		var err error
-		if found, err = s.findBelow(all, fits); err != nil {
+		if found, err = s.findBelow(ctx, all, fits); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +104,7 @@ func (s *Store) findID(all []*Image, ref, prefix string) ([]*Image, error) {
 
 // findBelow looks at the manifests below the entries, and at the configs. What
 // can't be read has nothing below it: a damaged image must not hide another.
-func (s *Store) findBelow(entries []*Image, fits func(v1.Hash) bool) ([]*Image, error) {
+func (s *Store) findBelow(ctx context.Context, entries []*Image, fits func(v1.Hash) bool) ([]*Image, error) {
 	slot := map[v1.Hash]int{}
 	var roots []v1.Descriptor
 	for _, e := range entries {
@@ -114,8 +114,8 @@ func (s *Store) findBelow(entries []*Image, fits func(v1.Hash) bool) ([]*Image, 
 		}
 	}
 	below := make([][]v1.Descriptor, len(roots))
-	err := each(len(roots), func(i int) error {
-		below[i] = s.matchBelow(roots[i], fits)
+	err := each(ctx, len(roots), func(ctx context.Context, i int) error {
+		below[i] = s.matchBelow(ctx, roots[i], fits)
 		return nil
 	})
 	var found []*Image
@@ -127,8 +127,8 @@ func (s *Store) findBelow(entries []*Image, fits func(v1.Hash) bool) ([]*Image, 
 	return found, err
 }
 
-func (s *Store) matchBelow(d v1.Descriptor, fits func(v1.Hash) bool) []v1.Descriptor {
-	t, err := walk(context.Background(), d, walker{read: s.read, sparse: true})
+func (s *Store) matchBelow(ctx context.Context, d v1.Descriptor, fits func(v1.Hash) bool) []v1.Descriptor {
+	t, err := walk(ctx, d, walker{read: s.read, sparse: true})
 	if err != nil {
 		return nil
 	}
@@ -158,13 +158,13 @@ func filter(all []*Image, keep func(*Image) bool) []*Image {
 // run on p, is never the answer. Layers may be missing. Errors are
 // [*NotFoundError], and [*platform.NoMatchError] with what the store does have.
 func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform) (v1.Descriptor, error) {
-	found, err := s.lookupEntries(name)
+	found, err := s.lookupEntries(ctx, name)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
 	none := &platform.NoMatchError{Want: platform.Normalize(p)}
 	for _, img := range found {
-		present, err := img.present()
+		present, err := img.present(ctx)
 		if err != nil {
 			return v1.Descriptor{}, err
 		}
@@ -172,7 +172,7 @@ func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform)
 			if ctx.Err() != nil {
 				return v1.Descriptor{}, ctx.Err()
 			}
-			if d, err = s.confirm(d); err != nil {
+			if d, err = s.confirm(ctx, d); err != nil {
 				return v1.Descriptor{}, err
 			}
 			if d.Platform == nil {
@@ -189,7 +189,7 @@ func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform)
 
 // lookupEntries finds what a FROM names. A digest says all, whatever the
 // repository it was pulled from.
-func (s *Store) lookupEntries(name reference.Named) ([]*Image, error) {
+func (s *Store) lookupEntries(ctx context.Context, name reference.Named) ([]*Image, error) {
 	all, err := s.List()
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (s *Store) lookupEntries(name reference.Named) ([]*Image, error) {
 		digest := pinned.Digest().String()
 		found = filter(all, func(i *Image) bool { return i.desc.Digest.String() == digest })
 		if len(found) == 0 {
-			found, err = s.findBelow(filter(all, (*Image).IsIndex), func(h v1.Hash) bool { return h.String() == digest })
+			found, err = s.findBelow(ctx, filter(all, (*Image).IsIndex), func(h v1.Hash) bool { return h.String() == digest })
 		}
 	} else {
 		full := reference.TagNameOnly(name).String()
@@ -213,10 +213,10 @@ func (s *Store) lookupEntries(name reference.Named) ([]*Image, error) {
 
 // confirm checks the platform that an index states against the config, which
 // decides. Configs often leave the variant out; then the index's stands.
-func (s *Store) confirm(d v1.Descriptor) (v1.Descriptor, error) {
+func (s *Store) confirm(ctx context.Context, d v1.Descriptor) (v1.Descriptor, error) {
 	stated := d.Platform
 	d.Platform = nil
-	d, err := withPlatform(context.Background(), s.read, d)
+	d, err := withPlatform(ctx, s.read, d)
 	if err != nil || d.Platform == nil || stated == nil {
 		return d, err
 	}

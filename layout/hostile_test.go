@@ -125,8 +125,10 @@ func swapped(t *testing.T, good []file) []file {
 func legacyPair(first, second string) []file {
 	return []file{
 		{name: "repositories", body: `{"a":{"b":"aa"}}`},
-		{name: "aa/json", body: `{"id":"aa","parent":"bb","top":"` + second + `"}`}, {name: "aa/layer.tar", body: "1"},
-		{name: first + "/../bb/json", body: `{"id":"bb","parent":"` + first + `"}`}, {name: "bb/layer.tar", body: "2"},
+		{name: "aa/json", body: `{"id":"aa","parent":"bb","top":"` + second + `"}`},
+		{name: "aa/layer.tar", body: "1"},
+		{name: first + "/../bb/json", body: `{"id":"bb","parent":"` + first + `"}`},
+		{name: "bb/layer.tar", body: "2"},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -59,7 +58,7 @@ func (s *Store) image(e *listed) *Image {
 	if n, err := strconv.ParseInt(a.Size, 10, 64); err == nil && n >= 0 {
 		img.facts = func() facts { return facts{size: n, created: parseTime(a.Created)} }
 	} else {
-		img.facts = sync.OnceValue(img.survey)
+		img.surveyLater()
 	}
 	img.tagged = parseTime(a.Tagged)
 	return img
@@ -125,8 +124,12 @@ func (i *Image) Path(d v1.Descriptor) (string, bool) {
 
 // has reports whether the store has blob d, at the right size.
 func (s *Store) has(d v1.Descriptor) bool {
-	fi, err := os.Stat(s.BlobPath(d.Digest))
-	return err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size
+	return isFile(s.BlobPath(d.Digest), d.Size)
+}
+
+func isFile(name string, size int64) bool {
+	fi, err := os.Stat(name)
+	return err == nil && fi.Mode().IsRegular() && fi.Size() == size
 }
 
 func (s *Store) openBlob(h v1.Hash) (*os.File, error) {
@@ -143,7 +146,7 @@ func (s *Store) read(_ context.Context, d v1.Descriptor, limit int64) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	return readVerified(f, d, limit)
 }
 
@@ -219,7 +222,7 @@ type PlatformInfo struct {
 // that serves p, or one that states no platform. The error is a
 // [*platform.NoMatchError] with the platforms the store does have.
 func (i *Image) Select(p v1.Platform) (*Image, error) {
-	found, err := i.present()
+	found, err := i.present(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -235,8 +238,10 @@ func (i *Image) Select(p v1.Platform) (*Image, error) {
 
 // Best returns the manifest for this machine's platform, or else the first one
 // that the store has. The error is an fs.ErrNotExist if it has none.
-func (i *Image) Best() (*Image, error) {
-	found, err := i.present()
+func (i *Image) Best() (*Image, error) { return i.best(context.Background()) }
+
+func (i *Image) best(ctx context.Context) (*Image, error) {
+	found, err := i.present(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -250,8 +255,7 @@ func (i *Image) Best() (*Image, error) {
 }
 
 // present are the images below whose manifest and config the store has.
-func (i *Image) present() ([]v1.Descriptor, error) {
-	ctx := context.Background()
+func (i *Image) present(ctx context.Context) ([]v1.Descriptor, error) {
 	found, err := leaves(ctx, i.store.read, i.desc, true)
 	if err != nil {
 		return nil, err
@@ -275,7 +279,7 @@ func (i *Image) below(d v1.Descriptor) *Image {
 		d.MediaType = types.OCIManifestSchema1
 	}
 	b := &Image{store: i.store, desc: d, name: i.name, refName: i.refName, tagged: i.tagged, entry: i.Entry()}
-	b.facts = sync.OnceValue(b.survey)
+	b.surveyLater()
 	return b
 }
 

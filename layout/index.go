@@ -67,7 +67,7 @@ func (s *Store) readIndexFile() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	return readBounded(f, maxIndex, indexFile)
 }
 

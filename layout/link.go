@@ -21,9 +21,8 @@ func (s *Store) linkFrom(ctx context.Context, src Source, d v1.Descriptor, p Pro
 	if !ok {
 		return false, nil
 	}
-	fi, err := os.Stat(file)
-	if err != nil || !fi.Mode().IsRegular() || fi.Size() != d.Size {
-		return false, nil //nolint:nilerr // then it is read, and the reader says what is wrong
+	if !isFile(file, d.Size) { // then it is read, and the reader says what is wrong
+		return false, nil
 	}
 	tmp := filepath.Join(s.dir, ingestDir, "link-"+d.Digest.Algorithm+"-"+d.Digest.Hex) // ours: the blob is locked
 	_ = os.Remove(tmp)
@@ -48,7 +47,7 @@ func cloneFile(from, to string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // only read
+	defer src.Close()
 	dst, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 	if err != nil {
 		return err

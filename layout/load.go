@@ -324,7 +324,7 @@ func (a *archive) take(ctx context.Context, found []*loaded) ([]*Image, error) {
 func (s *Store) nameAll(ctx context.Context, found []*loaded) ([]*Image, error) {
 	var images []*Image
 	for _, l := range found {
-		img := s.surveyed(l.desc)
+		img := s.surveyed(ctx, l.desc)
 		for _, n := range l.names {
 			c := *img
 			c.name, c.refName = n, n

@@ -93,9 +93,9 @@ func (s *Store) putShared(ctx context.Context, src Source, o PutOptions, names [
 }
 
 // surveyed is an image of d, which is in the store, with its facts at hand.
-func (s *Store) surveyed(d v1.Descriptor) *Image {
+func (s *Store) surveyed(ctx context.Context, d v1.Descriptor) *Image {
 	img := &Image{store: s, desc: d}
-	known := img.survey()
+	known := img.survey(ctx)
 	img.facts = func() facts { return known }
 	return img
 }
@@ -180,7 +180,7 @@ func (p *putter) readSource(ctx context.Context, d v1.Descriptor, limit int64) (
 	if err != nil {
 		return nil, &sourceError{err}
 	}
-	defer r.Close() //nolint:errcheck // what counts is what was read
+	defer r.Close()
 	return readVerified(r, d, limit)
 }
 

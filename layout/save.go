@@ -126,7 +126,7 @@ func (s *Store) gather(ctx context.Context, images []*Image, want []v1.Platform)
 func (s *Store) savedTree(ctx context.Context, img *Image, want []v1.Platform) (*tree, error) {
 	w := walker{read: s.read, sparse: true}
 	if len(want) > 0 {
-		present, err := img.present()
+		present, err := img.present(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -306,7 +306,7 @@ func (s *Store) saveBlob(ctx context.Context, t *tarWriter, d v1.Descriptor, p P
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	report(p, d, 0)
 	t.header(archivePath(d.Digest), tar.TypeReg, d.Size)
 	for left := d.Size; left > 0 && t.err == nil; {

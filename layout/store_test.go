@@ -263,8 +263,13 @@ func TestLookupNeverAnswersWithAnotherPlatform(t *testing.T) {
 		{"elsewhere/alpine@" + root, "amd64", images[0]},
 		{"alpine@" + digest(t, images[2]).String(), "arm64", images[2]},
 		{"one", "linux/arm/v6", single},
-		{"alpine:3.20", "linux/arm/v6", nil}, {"alpine:3.20", "linux/arm/v8", nil}, {"alpine:3.20", "s390x", nil}, {"alpine:3.20", "windows/amd64", nil},
-		{"alpine@" + digest(t, images[2]).String(), "amd64", nil}, {"one", "linux/arm/v7", nil}, {"one", "arm64", nil},
+		{"alpine:3.20", "linux/arm/v6", nil},
+		{"alpine:3.20", "linux/arm/v8", nil},
+		{"alpine:3.20", "s390x", nil},
+		{"alpine:3.20", "windows/amd64", nil},
+		{"alpine@" + digest(t, images[2]).String(), "amd64", nil},
+		{"one", "linux/arm/v7", nil},
+		{"one", "arm64", nil},
 	} {
 		d, err := lookup(c.name, c.platform)
 		var none *platform.NoMatchError

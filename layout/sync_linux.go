@@ -16,7 +16,7 @@ func startWriteback(f *os.File, offset, n int64) {
 func syncData(f *os.File) error {
 	for {
 		err := unix.Fdatasync(int(f.Fd()))
-		if err != unix.EINTR { //nolint:errorlint // a bare errno
+		if err != unix.EINTR {
 			return os.NewSyscallError("fdatasync", err)
 		}
 	}

@@ -52,7 +52,7 @@ type Removed struct {
 // Errors are those of Find, and [*InUseError] for an ID that has several names
 // (unless forced) or that is part of an index.
 func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) (*Removed, error) {
-	found, byID, err := s.find(ref)
+	found, byID, err := s.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
