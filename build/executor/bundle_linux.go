@@ -54,7 +54,15 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if in.rootfs, err = e.mountRoot(ctx, id, root, &undo); err != nil {
 		return err
 	}
-	undo.add(stubCleaner(ctx, in.rootfs, mounts, meta.RemoveMountStubsRecursive))
+	apt, hasApt, err := e.aptMount(in.rootfs, mounts)
+	if err != nil {
+		return err
+	}
+	stubs := append([]executor.Mount{{Dest: "/dev"}, {Dest: "/proc"}, {Dest: "/sys"}}, mounts...)
+	if hasApt {
+		stubs = append(stubs, executor.Mount{Dest: aptFile})
+	}
+	undo.add(stubCleaner(ctx, in.rootfs, stubs, meta.RemoveMountStubsRecursive))
 
 	if in.uid, in.gid, in.supplementary, err = oci.GetUser(in.rootfs, meta.User); err != nil {
 		return fmt.Errorf("find user %q: %w", meta.User, err)
@@ -68,6 +76,9 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 		return err
 	}
 	p.Supervise = e.opts.HostPID
+	if hasApt {
+		p.Mounts = append(p.Mounts, apt)
+	}
 	return f(&bundle{rootfs: in.rootfs, plan: p})
 }
 
@@ -124,10 +135,9 @@ func (e *stepExecutor) mountRoot(ctx context.Context, id string, root executor.M
 }
 
 // stubCleaner removes, after the step, what was made in the root file system only to mount something on it. BuildKit's
-// cleaner does that for the step's mounts and files; /dev, /proc and /sys are named to it as if they were such mounts.
+// cleaner does that for the step's mounts and files; what we mount ourselves is named to it as if it were such a mount.
 func stubCleaner(ctx context.Context, rootfs string, mounts []executor.Mount, recursive bool) func() error {
-	all := append([]executor.Mount{{Dest: "/dev"}, {Dest: "/proc"}, {Dest: "/sys"}}, mounts...)
-	clean := executor.MountStubsCleaner(context.WithoutCancel(ctx), rootfs, all, recursive)
+	clean := executor.MountStubsCleaner(context.WithoutCancel(ctx), rootfs, mounts, recursive)
 	return func() error { clean(); return nil }
 }
 

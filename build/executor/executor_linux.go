@@ -75,6 +75,11 @@ func New(o Options) (executor.Executor, error) {
 			return nil, fmt.Errorf("clean executor folder: %w", err)
 		}
 	}
+	if o.SingleID {
+		if err := writeAptSetting(o.Root); err != nil {
+			return nil, fmt.Errorf("make executor folder: %w", err)
+		}
+	}
 	return &stepExecutor{opts: o, self: sync.OnceValues(openSelf), running: map[string]*step{}}, nil
 }
 

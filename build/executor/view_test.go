@@ -117,6 +117,26 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// TestApt checks that apt is told to stay root where it can't be anybody else, and not elsewhere.
+func TestApt(t *testing.T) {
+	b := newBench(t)
+	b.write("etc/apt/apt.conf.d/01auto", "")
+	before, want := b.tree(), "01auto"
+	if b.mode == "single" {
+		want = "01auto\n99wherry-one-id\nAPT::Sandbox::User \"root\";"
+	}
+	const script = "ls /etc/apt/apt.conf.d 2>/dev/null; cat /etc/apt/apt.conf.d/* 2>/dev/null; true"
+	if got := b.sh(script); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := b.sh(script, bkexecutor.Mount{Dest: "/etc/apt", Src: dir(t.TempDir()), Readonly: true}, bkexecutor.Mount{Dest: "/x", Src: dir(t.TempDir())}); got != "" {
+		t.Errorf("below a mount of the step: %q", got)
+	}
+	if got := b.tree(); got != before {
+		t.Errorf("left %q, want %q", got, before)
+	}
+}
+
 // TestMounts checks order, protection and kinds of mounts.
 func TestMounts(t *testing.T) {
 	b := newBench(t)

@@ -1,0 +1,51 @@
+package executor
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/buildkit/executor"
+	"golang.org/x/sys/unix"
+)
+
+// Where only one id exists, apt gives up: it changes to the user _apt for downloads and then asks the kernel whether it
+// has. Its own setting turns that off. A step of an image with apt sees one more file, read-only, and leaves nothing
+// of it; everything else that drops privileges without looking back is content with the answers of the seccomp filter.
+const (
+	aptFolder  = "/etc/apt/apt.conf.d"
+	aptFile    = aptFolder + "/99wherry-one-id"
+	aptSetting = "APT::Sandbox::User \"root\";\n"
+)
+
+// aptSource is where the file of all steps lies.
+func aptSource(root string) string { return filepath.Join(root, "apt.conf") }
+
+// writeAptSetting makes that file.
+func writeAptSetting(root string) error {
+	return os.WriteFile(aptSource(root), []byte(aptSetting), 0o644)
+}
+
+// aptMount says what to mount for apt; ok is false if the image has none, or the step mounts something there itself.
+func (e *stepExecutor) aptMount(rootfs string, mounts []executor.Mount) (m mountPlan, ok bool, err error) {
+	if !e.opts.SingleID {
+		return m, false, nil
+	}
+	for _, other := range mounts {
+		if dest := path.Clean("/" + other.Dest); dest == "/" || strings.HasPrefix(aptFile+"/", dest+"/") {
+			return m, false, nil
+		}
+	}
+	root, err := openRootDir(rootfs)
+	if err != nil {
+		return m, false, setup(err, "open root file system")
+	}
+	defer closing(root.fd)
+	fd, err := root.open(aptFolder, unix.O_DIRECTORY)
+	if err != nil {
+		return m, false, nil //nolint:nilerr // no such folder is no failure
+	}
+	closing(fd)
+	return mountPlan{Source: aptSource(e.opts.Root), Target: aptFile, Attrs: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}, true, nil
+}
