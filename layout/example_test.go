@@ -39,7 +39,7 @@ func Example() {
 		panic(err)
 	}
 	for _, i := range images {
-		fmt.Println(i.Name(), i.Descriptor().MediaType, i.Size()) //nolint:forbidigo // an example prints
+		fmt.Println(i.Name(), i.Descriptor().MediaType, i.Size())
 	}
 	// Output:
 	// docker.io/library/alpine:3.20 application/vnd.oci.image.manifest.v1+json 363

@@ -26,14 +26,14 @@ func (f facts) annotations() map[string]string {
 // Created is when the image says it was made: the config's date, of an index
 // that of [Image.Best]'s. The zero time if there is none. It is cached in
 // index.json; of what other tools wrote the blobs are read.
-func (i *Image) Created() time.Time { return i.facts().created }
+func (i *Image) Created() time.Time { return i.known().created }
 
 // Size is how many bytes of the image the store has: its manifests, configs and
 // layers, as stored (compressed), each once. Of an index that is the sum over
 // the platforms that are present. It is cached in index.json when the image is
 // put, so what another image brings in later is not counted; of what other
 // tools wrote the blobs are read.
-func (i *Image) Size() int64 { return i.facts().size }
+func (i *Image) Size() int64 { return i.known().size }
 
 // Tagged is when the entry got its name here; the zero time if another tool
 // gave it, or if it has none.
@@ -47,15 +47,28 @@ func (i *Image) survey(ctx context.Context) facts {
 	if err != nil {
 		return f
 	}
-	if c, err := best.Config(); err == nil {
+	if c, err := best.config(ctx); err == nil {
 		f.created = c.Created.Time
 	}
 	return f
 }
 
-// surveyLater has the blobs read when somebody asks for the facts, once.
-func (i *Image) surveyLater() {
-	i.facts = sync.OnceValue(func() facts { return i.survey(context.Background()) })
+// remembered are an image's facts, shared by its copies. Those that index.json
+// doesn't tell are read from the blobs when somebody asks for them, once.
+type remembered struct {
+	facts
+	once sync.Once
+}
+
+func remember(f facts) *remembered {
+	r := &remembered{facts: f}
+	r.once.Do(func() {})
+	return r
+}
+
+func (i *Image) known() facts {
+	i.facts.once.Do(func() { i.facts.facts = i.survey(context.Background()) })
+	return i.facts.facts
 }
 
 // weigh adds up what the store has below d; whole tells whether that is all.

@@ -24,7 +24,7 @@ type Image struct {
 	desc    v1.Descriptor
 	name    string
 	refName string
-	facts   func() facts
+	facts   *remembered
 	tagged  time.Time
 	entry   *Image // the entry it is below of; nil for an entry
 }
@@ -50,15 +50,13 @@ func (s *Store) image(e *listed) *Image {
 	if err != nil {
 		return nil
 	}
-	img := &Image{store: s, desc: v1.Descriptor{
+	img := &Image{store: s, facts: &remembered{}, desc: v1.Descriptor{
 		MediaType: e.MediaType, Size: e.Size, Digest: h, Platform: e.Platform, ArtifactType: e.ArtifactType,
 	}}
 	a := &e.Annotations
 	img.name, img.refName = entryName(a.Name, a.RefName)
 	if n, err := strconv.ParseInt(a.Size, 10, 64); err == nil && n >= 0 {
-		img.facts = func() facts { return facts{size: n, created: parseTime(a.Created)} }
-	} else {
-		img.surveyLater()
+		img.facts = remember(facts{size: n, created: parseTime(a.Created)})
 	}
 	img.tagged = parseTime(a.Tagged)
 	return img
@@ -158,28 +156,36 @@ func (i *Image) RawManifest() ([]byte, error) {
 // Manifest is the image's manifest. An index has none: see [Image.Select].
 func (i *Image) Manifest() (*v1.Manifest, error) {
 	var m v1.Manifest
-	return &m, i.document(false, &m)
+	return &m, i.document(context.Background(), false, &m)
 }
 
 // IndexManifest is the index, if the image is one.
 func (i *Image) IndexManifest() (*v1.IndexManifest, error) {
 	var m v1.IndexManifest
-	return &m, i.document(true, &m)
+	return &m, i.document(context.Background(), true, &m)
 }
 
 // RawConfig is the config of the image's manifest, byte for byte, verified. An
 // index has none: see [Image.Select].
 func (i *Image) RawConfig() ([]byte, error) {
-	m, err := i.Manifest()
-	if err != nil {
+	return i.rawConfig(context.Background())
+}
+
+func (i *Image) rawConfig(ctx context.Context) ([]byte, error) {
+	var m v1.Manifest
+	if err := i.document(ctx, false, &m); err != nil {
 		return nil, err
 	}
-	return i.store.read(context.Background(), m.Config, maxConfig)
+	return i.store.read(ctx, m.Config, maxConfig)
 }
 
 // Config is the parsed config. See [Image.RawConfig].
 func (i *Image) Config() (*v1.ConfigFile, error) {
-	raw, err := i.RawConfig()
+	return i.config(context.Background())
+}
+
+func (i *Image) config(ctx context.Context) (*v1.ConfigFile, error) {
+	raw, err := i.rawConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -278,14 +284,15 @@ func (i *Image) below(d v1.Descriptor) *Image {
 	if d.MediaType == "" {
 		d.MediaType = types.OCIManifestSchema1
 	}
-	b := &Image{store: i.store, desc: d, name: i.name, refName: i.refName, tagged: i.tagged, entry: i.Entry()}
-	b.surveyLater()
-	return b
+	return &Image{
+		store: i.store, desc: d, name: i.name, refName: i.refName, tagged: i.tagged,
+		facts: &remembered{}, entry: i.Entry(),
+	}
 }
 
 // document decodes the manifest or index into v.
-func (i *Image) document(index bool, v any) error {
-	doc, err := readDocument(context.Background(), i.store.read, i.desc)
+func (i *Image) document(ctx context.Context, index bool, v any) error {
+	doc, err := readDocument(ctx, i.store.read, i.desc)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (s *Store) linkFrom(ctx context.Context, src Source, d v1.Descriptor, p Pro
 	}
 	tmp := filepath.Join(s.dir, ingestDir, "link-"+d.Digest.Algorithm+"-"+d.Digest.Hex) // ours: the blob is locked
 	_ = os.Remove(tmp)
-	if os.Link(file, tmp) != nil && cloneFile(file, tmp) != nil {
+	if !shareFile(file, tmp) {
 		return false, nil
 	}
 	err = syncFile(tmp)
@@ -40,6 +40,11 @@ func (s *Store) linkFrom(ctx context.Context, src Source, d v1.Descriptor, p Pro
 	report(p, d, 0)
 	report(p, d, d.Size)
 	return true, nil
+}
+
+// shareFile makes to another name of from, or a file on the same blocks.
+func shareFile(from, to string) bool {
+	return os.Link(from, to) == nil || cloneFile(from, to) == nil
 }
 
 func cloneFile(from, to string) (err error) {

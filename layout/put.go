@@ -95,8 +95,7 @@ func (s *Store) putShared(ctx context.Context, src Source, o PutOptions, names [
 // surveyed is an image of d, which is in the store, with its facts at hand.
 func (s *Store) surveyed(ctx context.Context, d v1.Descriptor) *Image {
 	img := &Image{store: s, desc: d}
-	known := img.survey(ctx)
-	img.facts = func() facts { return known }
+	img.facts = remember(img.survey(ctx))
 	return img
 }
 
@@ -117,7 +116,7 @@ func (x *index) pointTo(img *Image, now time.Time) (changed bool, err error) {
 		return false, err
 	}
 	for _, e := range x.of(img.desc.Digest.String()) {
-		c, err := e.annotate(img.facts().annotations())
+		c, err := e.annotate(img.facts.annotations())
 		if err != nil {
 			return false, err
 		}
