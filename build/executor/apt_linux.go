@@ -33,7 +33,7 @@ func (e *stepExecutor) aptMount(rootfs string, mounts []executor.Mount) (m mount
 		return m, false, nil
 	}
 	for _, other := range mounts {
-		if dest := path.Clean("/" + other.Dest); dest == "/" || strings.HasPrefix(aptFile+"/", dest+"/") {
+		if rel, err := filepath.Rel(path.Clean("/"+other.Dest), aptFile); err == nil && !strings.HasPrefix(rel, "..") {
 			return m, false, nil
 		}
 	}
@@ -44,7 +44,7 @@ func (e *stepExecutor) aptMount(rootfs string, mounts []executor.Mount) (m mount
 	defer closing(root.fd)
 	fd, err := root.open(aptFolder, unix.O_DIRECTORY)
 	if err != nil {
-		return m, false, nil //nolint:nilerr // no such folder is no failure
+		return m, false, nil // no such folder: no apt
 	}
 	closing(fd)
 	return mountPlan{Source: aptSource(e.opts.Root), Target: aptFile, Attrs: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}, true, nil
