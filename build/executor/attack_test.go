@@ -115,11 +115,22 @@ func TestLeaks(t *testing.T) {
 	if got := b.sh("ls /proc/self/fd | tr '\\n' ' '"); got != "0 1 2 3" {
 		t.Errorf("descriptors %q", got)
 	}
+	open := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := open()
 	for n := range 20 {
 		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("pwd; ls"), Cwd: fmt.Sprintf("/proc/self/fd/%d", n)})
 		if r.failure == nil {
 			t.Errorf("cwd in descriptor %d: %q", n, r.out)
 		}
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
 	if err := os.Symlink("/proc/self/exe", filepath.Join(b.rootfs, "evil")); err != nil {
 		t.Fatal(err)
