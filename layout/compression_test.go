@@ -6,6 +6,7 @@ import (
 	"io"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -46,6 +47,18 @@ func TestLoadUnpacksWhatIsAround(t *testing.T) {
 			t.Fatal(err)
 		}
 		load(t, open(t, t.TempDir()), packed)
+	}
+}
+
+func TestLoadBoundsWhatCompressionAsksFor(t *testing.T) {
+	packed := packers()["xz"](t, archiveOf(t, file{name: "x"}))
+	at := bytes.Index(packed[12:], []byte{0x21, 1}) + 12 + 2 // LZMA2's one property: the dictionary's size
+	for size, refused := range map[byte]bool{30: false, 31: true, 40: true, 255: true} {
+		packed[at] = size
+		_, err := open(t, t.TempDir()).Load(t.Context(), bytes.NewReader(packed), layout.LoadOptions{})
+		if err == nil || strings.Contains(err.Error(), "dictionary is too large") != refused {
+			t.Errorf("a dictionary of size %d: %v", size, err)
+		}
 	}
 }
 
