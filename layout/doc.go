@@ -6,5 +6,8 @@
 // synced and renamed into place before index.json, the only state, names them.
 // What else lies in the folder is hidden: lock files and unfinished blobs.
 //
+// Other tools read the folder as it is, among them ggcr's layout package. They may
+// write it too while no wherry does: what they put into index.json is listed and kept.
+//
 // It does not talk to registries, does not build, and prints nothing.
 package layout

@@ -50,7 +50,8 @@ type Removed struct {
 // entries. Then it collects what no other entry needs.
 //
 // Errors are those of Find, and [*InUseError] for an ID that has several names
-// (unless forced) or that is part of an index.
+// (unless forced) or that is part of an index. An error together with a Removed
+// says that the names are gone, but that collecting failed.
 func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) (*Removed, error) {
 	found, byID, err := s.find(ctx, ref)
 	if err != nil {
