@@ -18,8 +18,10 @@ demo: build ## the whole main job on examples/: build for two platforms, push, p
 
 test: ## all tests; Debian packages they lack are installed by apt where that is possible
 	@.ci/packages
-	go test -timeout 20m $$(go list ./... | grep -v '/e2e$$')
-	go -C e2e test -timeout 40m .
+	@failed=0; set -x; \
+	go test -timeout 20m $$(go list ./... | grep -v '/e2e$$') || failed=1; \
+	go -C e2e test -timeout 40m . || failed=1; \
+	set +x; exit $$failed
 
 lint: ## the linters, at the versions pinned in .ci/tools.mod
 	$(TOOL) golangci-lint run ./...

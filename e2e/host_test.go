@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,4 +114,22 @@ func cmdDebian(ts *testscript.TestScript, _ bool, args []string) {
 	file, err := debianRoot()
 	ts.Check(err)
 	ts.Check(copyFile(file, ts.MkAbs(args[0]), 0o644))
+}
+
+// removeTree removes what builds of an ordinary user left: folders without any permission, and files of subordinate ids,
+// which only a namespace that maps those may touch.
+func removeTree(ctx context.Context, dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, _ error) error {
+		if entry.IsDir() {
+			_ = os.Chmod(path, 0o700) // what it can't change, the next one may
+		}
+		return nil
+	})
+	if err := os.RemoveAll(dir); err == nil || os.Getuid() == 0 {
+		return err
+	}
+	return command(ctx, "unshare", "--map-root-user", "--map-auto", "rm", "-rf", dir)
 }
