@@ -50,12 +50,13 @@ func main() {
 		fmt.Println(strings.Join(names(all), "\n"))
 		return
 	}
-	run, ok := all[name]
-	if !ok {
+	code := 127
+	if run, ok := all[name]; ok {
+		code = report(name, run(args))
+	} else {
 		fmt.Fprintf(os.Stderr, "toolbox: no command %q\n", name)
-		os.Exit(127)
 	}
-	os.Exit(report(name, run(args)))
+	os.Exit(code)
 }
 
 func names(all map[string]applet) []string {
