@@ -101,6 +101,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st.crashed {
+		if err := w.GarbageCollect(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("collect what a killed build has left: %w", err), w.Close())
+		}
+	}
 	e := &Engine{pipe: bufconn.Listen(pipeSize), worker: w, state: st}
 	if e.sessions, err = session.NewManager(); err != nil {
 		return nil, err
@@ -193,7 +198,12 @@ func (e *Engine) Serve(l net.Listener) {
 // safe against a power failure.
 func (e *Engine) Close(ctx context.Context) error {
 	e.server.GracefulStop()
-	err := errors.Join(e.controller.Close(), e.worker.snapshots.Close(), forgetHashes(context.WithoutCancel(ctx)))
+	var err error
+	if e.state.grown.Load() {
+		// A failed step's snapshot is only let go of; on a full disk its space is what the next build needs.
+		err = e.worker.GarbageCollect(context.WithoutCancel(ctx))
+	}
+	err = errors.Join(err, e.controller.Close(), e.worker.snapshots.Close(), forgetHashes(context.WithoutCancel(ctx)))
 	if err == nil {
 		err = e.state.close()
 	}

@@ -21,8 +21,9 @@ import (
 // a marker says which boot has them open. A state that some other boot left open
 // is dropped: the build cache may be lost, but is never wrong.
 type state struct {
-	dir   string
-	grown atomic.Bool // a snapshot was added: files outside the databases need syncing too
+	dir     string
+	crashed bool        // an engine of this boot was killed: it has left things that nobody refers to
+	grown   atomic.Bool // a snapshot was added: files outside the databases need syncing too
 }
 
 // markerName holds the boot id while the state is open, and after a crash.
@@ -52,7 +53,8 @@ func openState(dir string, notice func(string)) (*state, error) {
 			return nil, fmt.Errorf("drop the build cache: %w", err)
 		}
 	default:
-		return s, nil // a process of this boot was killed: the marker stands
+		s.crashed = true
+		return s, nil // the marker stands
 	}
 	return s, writeSynced(s.path(markerName), boot)
 }
