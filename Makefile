@@ -30,7 +30,7 @@ lint: ## the linters, at the versions pinned in .ci/tools.mod
 fuzz: ## every fuzz target for FUZZTIME (30s each)
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-30s} $$package || exit 1; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-30s} -fuzzminimizetime 2x $$package || exit 1; \
 		done; done
 
 bench: build ## speed beside the peers that are installed: medians and ratios

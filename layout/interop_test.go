@@ -119,6 +119,9 @@ func best(t *testing.T, s *layout.Store, ref string) *layout.Image {
 }
 
 func TestPodman(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("podman's store of another user than root has files that only its namespace can remove")
+	}
 	s := filled(t)
 	archive := writeArchive(t, s, "alpine:3.20", "gzip:1", "plain:1")
 	root := t.TempDir()

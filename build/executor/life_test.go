@@ -287,6 +287,9 @@ func TestModes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making another user needs root")
 	}
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.Skip("the steps need a static busybox (package busybox-static)")
+	}
 	for _, mode := range []string{"hostpid", "range", "single", "masked"} {
 		t.Run(mode, func(t *testing.T) {
 			args := []string{"-test.v", "-test.count=1", "-test.skip=TestModes"}
