@@ -125,12 +125,21 @@ func TestResultIsLinkedNamedAndFoundByFrom(t *testing.T) {
 	if p.store.names["docker.io/library/base:1"].Digest != res.Digest {
 		t.Fatalf("the store has %v, the result is %v", p.store.names, res.Digest)
 	}
-	info, err := os.Stat(p.store.BlobPath(res.Digest))
+	raw, err := os.Open(p.store.BlobPath(res.Digest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	manifest, err := v1.ParseManifest(raw)
+	if err != nil || len(manifest.Layers) != 1 {
+		t.Fatalf("the manifest is %+v, %v", manifest, err)
+	}
+	info, err := os.Stat(p.store.BlobPath(manifest.Layers[0].Digest))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := links(info); n != 2 {
-		t.Errorf("the manifest has %d links, want the engine's and the store's", n)
+		t.Errorf("the layer has %d links, want the engine's and the store's", n)
 	}
 
 	var notes bytes.Buffer

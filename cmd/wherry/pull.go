@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -144,7 +143,7 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
 	p.header = append(p.header, fmt.Sprintf("%s: Pulling from %s", tagOrDigest(ref), reference.FamiliarName(ref)))
 	show := newProgress(p.env, p.quiet, pullWords, p.header...)
 	p.header = nil
-	_, err = p.store.Put(ctx, begun{img, show}, layout.PutOptions{
+	_, err = p.store.Put(ctx, img, layout.PutOptions{
 		Names:     []string{ref.String()},
 		Platforms: p.platforms.of(img.Descriptor()),
 		Progress:  show.update,
@@ -162,21 +161,6 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
 	}
 	fmt.Fprintln(&p.env.Out, ref.String())
 	return nil
-}
-
-// begun is a remote image that tells when the transfer of a blob begins, so that
-// one which comes in a single piece isn't taken for one that was there.
-type begun struct {
-	*registry.Image
-	show *progress
-}
-
-// Open reads blob d from offset on.
-func (b begun) Open(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
-	if offset == 0 {
-		b.show.update(d, 0)
-	}
-	return b.Image.Open(ctx, d, offset)
 }
 
 // current is the digest that ref has in the store, zero if it has none.
