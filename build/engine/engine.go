@@ -102,7 +102,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	if st.crashed {
-		if err := w.GarbageCollect(ctx); err != nil {
+		if err := w.collectCrashed(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("collect what a killed build has left: %w", err), w.Close())
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/executor/resources"
 	"github.com/moby/buildkit/executor/runcexecutor"
@@ -100,6 +101,19 @@ func newBase(opt base.WorkerOpt) (*base.Worker, error) {
 		return nil, err
 	}
 	return w, addSources(w)
+}
+
+// collectCrashed drops the file systems that steps were writing when their engine was
+// killed. What they were to become is not known any more; cache mounts and synced
+// folders are records of other types, and stay.
+func (w *layoutWorker) collectCrashed(ctx context.Context) error {
+	dropped := make(chan client.UsageInfo)
+	go func() {
+		for range dropped { // nobody wants the list
+		}
+	}()
+	defer close(dropped)
+	return w.Prune(ctx, dropped, client.PruneInfo{All: true, Filter: []string{"mutable,type==regular"}})
 }
 
 // dropLeases ends the temporary leases of builds that were killed.
