@@ -20,7 +20,7 @@ test: ## all tests; Debian packages they lack are installed by apt where that is
 	@.ci/packages
 	@failed=0; set -x; \
 	go test -timeout 20m $$(go list ./... | grep -v '/e2e$$') || failed=1; \
-	go -C e2e test -timeout 40m . || failed=1; \
+	go -C e2e test -timeout 40m || failed=1; \
 	set +x; exit $$failed
 
 lint: ## the linters, at the versions pinned in .ci/tools.mod
