@@ -25,6 +25,7 @@ type suite struct {
 	accounts map[string]account
 	skips    skips
 	base     func() (v1.ImageIndex, error)
+	noBuild  func() string // why nothing can be built here; "" if builds work
 }
 
 func (s *suite) bin() string { return filepath.Join(s.dir, "bin") }
@@ -60,6 +61,7 @@ func newSuite(ctx context.Context) (*suite, error) {
 		return nil, err
 	}
 	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) { return base.Index(context.Background()) })}
+	s.noBuild = sync.OnceValue(s.tryBuild)
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.bin(), 0o755)); err != nil {
 		return nil, err
 	}
@@ -98,6 +100,9 @@ func (s *suite) close() error {
 // setup gives a story its own home, store and configuration, apart from its files, so that "." is a clean build
 // context; and makes all of that reachable for other users.
 func (s *suite) setup(env *testscript.Env) error {
+	if err := s.skipUnbuildable(env.T()); err != nil {
+		return err
+	}
 	state, err := os.MkdirTemp(s.dir, "s")
 	if err != nil {
 		return err

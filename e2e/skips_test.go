@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -55,6 +57,46 @@ func cmdNeed(ts *testscript.TestScript, _ bool, args []string) {
 		story.suite.skips.add(ts.Name(), reason)
 		story.t.Skip(reason)
 	}
+}
+
+// skipUnbuildable skips a story that builds where the kernel lets this user have no namespaces. In CI that is a failure.
+func (s *suite) skipUnbuildable(t testscript.T) error {
+	named, ok := t.(interface{ Name() string })
+	if !ok {
+		return fmt.Errorf("%T has no name", t)
+	}
+	name := path.Base(named.Name())
+	script, err := os.ReadFile(filepath.Join("testdata", name+".txtar"))
+	if err != nil || !bytes.Contains(script, []byte("wherry build")) {
+		return err
+	}
+	reason := s.noBuild()
+	switch {
+	case reason == "":
+		return nil
+	case os.Getenv("CI") == "true":
+		return fmt.Errorf("%s; in CI nothing is skipped", reason)
+	}
+	s.skips.add(name, reason)
+	t.Skip(reason)
+	return nil
+}
+
+// tryBuild builds nothing much, and says why that failed for want of a namespace.
+func (s *suite) tryBuild() string {
+	dir, err := os.MkdirTemp(s.dir, "try")
+	if err != nil {
+		return err.Error()
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY Dockerfile /\n"), 0o600); err != nil {
+		return err.Error()
+	}
+	build := exec.CommandContext(context.Background(), filepath.Join(s.bin(), "wherry"), "--store", filepath.Join(dir, "store"), "build", "-q", dir)
+	out, err := build.CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("namespace")) {
+		return "" // what else is wrong the stories will tell
+	}
+	return "needs namespaces: " + string(bytes.SplitN(out, []byte("\n"), 2)[0])
 }
 
 // needs says in words what a condition stands for.
