@@ -89,20 +89,25 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 // message is the text of an error that came through gRPC, without the client's and
 // gRPC's own words in front.
 func message(err error) string {
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok {
-			return s.GRPCStatus().Message()
-		}
+	if s := grpcStatus(err); s != nil {
+		return s.Message()
 	}
 	return err.Error()
 }
 
 // engineGone reports whether the engine ended under a build that had joined it.
 func engineGone(err error) bool {
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if s, ok := e.(interface{ GRPCStatus() *status.Status }); ok {
-			return s.GRPCStatus().Code() == codes.Unavailable
+	s := grpcStatus(err)
+	return s != nil && s.Code() == codes.Unavailable
+}
+
+// grpcStatus is what gRPC said, below what was wrapped around it here; nil if err did
+// not come through gRPC.
+func grpcStatus(err error) *status.Status {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+			return s.GRPCStatus()
 		}
 	}
-	return false
+	return nil
 }

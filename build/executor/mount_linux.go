@@ -164,12 +164,12 @@ func mountCgroup(root rootDir, m mountPlan) error {
 // restrict hides the masked paths and makes others read-only. Paths that this kernel does not have are skipped.
 func restrict(root rootDir, p *plan) error {
 	for _, name := range p.Masked {
-		if err := mask(root, name); err != nil {
+		if err := onExisting(root, name, mask); err != nil {
 			return setup(err, "mask %s", name)
 		}
 	}
 	for _, name := range p.Readonly {
-		if err := makeReadonly(root, name); err != nil {
+		if err := onExisting(root, name, makeReadonly); err != nil {
 			return setup(err, "make %s read-only", name)
 		}
 	}
@@ -179,11 +179,8 @@ func restrict(root rootDir, p *plan) error {
 	return nil
 }
 
-func missing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
-
-// mask covers a folder with an empty read-only tmpfs, and a file with the outer /dev/null (never with the one inside:
-// the image could have put anything there, CVE-2025-31133).
-func mask(root rootDir, name string) error {
+// onExisting opens name and calls f with it, unless there is no such path.
+func onExisting(root rootDir, name string, f func(target int) error) error {
 	target, err := root.open(name, 0)
 	if missing(err) {
 		return nil
@@ -192,6 +189,14 @@ func mask(root rootDir, name string) error {
 		return err
 	}
 	defer closing(target)
+	return f(target)
+}
+
+func missing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
+
+// mask covers a folder with an empty read-only tmpfs, and a file with the outer /dev/null (never with the one inside:
+// the image could have put anything there, CVE-2025-31133).
+func mask(target int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(target, &st); err != nil {
 		return err
@@ -207,15 +212,7 @@ func mask(root rootDir, name string) error {
 	return attach(null, target)
 }
 
-func makeReadonly(root rootDir, name string) error {
-	target, err := root.open(name, 0)
-	if missing(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer closing(target)
+func makeReadonly(target int) error {
 	tree, err := unix.OpenTree(target, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
 	if err != nil {
 		return err

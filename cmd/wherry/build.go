@@ -48,6 +48,11 @@ type buildOptions struct {
 // has started, and does not return then.
 func reexec() { build.Init() }
 
+// pushes says whether the result goes to a registry.
+func (o buildOptions) pushes(outputs []build.Output) bool {
+	return o.Push || slices.ContainsFunc(outputs, func(out build.Output) bool { return out.Type == build.OutputRegistry })
+}
+
 func newBuildCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "build",
@@ -119,7 +124,7 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 		e.sayBuildFailure(err)
 		return err
 	}
-	if o.Push || slices.ContainsFunc(req.Outputs, func(out build.Output) bool { return out.Type == build.OutputRegistry }) {
+	if o.pushes(req.Outputs) {
 		for _, name := range req.Names {
 			if err := runPush(ctx, e, pushOptions{Ref: name.String(), Quiet: o.Quiet}); err != nil {
 				return err
@@ -258,8 +263,7 @@ func (e *env) buildOutputs(o buildOptions) ([]build.Output, error) {
 		}
 		outputs = append(outputs, out)
 	}
-	push := o.Push || slices.ContainsFunc(outputs, func(out build.Output) bool { return out.Type == build.OutputRegistry })
-	if push && len(o.Tags) == 0 {
+	if o.pushes(outputs) && len(o.Tags) == 0 {
 		return nil, withHint(errors.New("nothing to push: the result has no name"), "%s build -t NAME --push ...", program)
 	}
 	if o.Push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(out build.Output) bool {
