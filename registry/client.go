@@ -22,6 +22,11 @@ type Config struct {
 	// docker's *.crt, *.cert and *.key.
 	HostsDirs []string
 
+	// Insecure is docker's --insecure, for every registry: certificates are not
+	// verified, and a host that does not speak TLS is spoken to without it, also
+	// to log in.
+	Insecure bool
+
 	// UserAgent is sent with every request; empty means "wherry".
 	UserAgent string
 
@@ -67,6 +72,14 @@ func (c *Client) session(to *endpoint, ref reference.Named, action string) *sess
 	return &session{
 		to: to, repo: repo, ref: reference.FamiliarString(ref), action: action,
 		auth: c.authorizer(to, repo), agent: c.agent(), limits: c.limits, tries: c.limits.tries,
+		waits: func(status int, d time.Duration) { c.noticeWait(to, status, d) },
+	}
+}
+
+// hostSession is one with a registry itself, about none of its repositories.
+func (c *Client) hostSession(to *endpoint) *session {
+	return &session{
+		to: to, auth: c.authorizer(to, ""), agent: c.agent(), limits: c.limits, tries: c.limits.tries,
 		waits: func(status int, d time.Duration) { c.noticeWait(to, status, d) },
 	}
 }

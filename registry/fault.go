@@ -186,11 +186,14 @@ func diagnostics(e *transport.Error) string {
 	return cmp.Or(e.Errors[0].Message, string(e.Errors[0].Code))
 }
 
-// bounded makes foreign text fit for a terminal: short, one line, nothing but
-// printable characters.
-func bounded(s string) string {
-	if len(s) > maxMessage {
-		s = s[:maxMessage] + "…"
+// bounded makes foreign text fit for a message.
+func bounded(s string) string { return printable(s, maxMessage) }
+
+// printable makes foreign text fit for a terminal: at most so many bytes, one
+// line, nothing but printable characters.
+func printable(s string, most int) string {
+	if len(s) > most {
+		s = s[:most] + "…"
 	}
 	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		switch {

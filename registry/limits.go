@@ -42,12 +42,17 @@ const (
 	maxError   = 64 << 10
 	maxMessage = 256
 
-	// maxToken bounds the answer of a token server, maxTagPage one page of tags,
-	// and maxTagPages and maxTags all of them.
-	maxToken    = 1 << 20
-	maxTagPage  = 16 << 20
-	maxTagPages = 10_000
-	maxTags     = 5_000_000
+	// maxToken bounds the answer of a token server, maxPage one page of tags or
+	// repositories, and maxPages and maxEntries all of them.
+	maxToken   = 1 << 20
+	maxPage    = 16 << 20
+	maxPages   = 10_000
+	maxEntries = 5_000_000
+
+	// maxSearch bounds the answer to a search, maxDescription what is kept of a
+	// description in it.
+	maxSearch      = 4 << 20
+	maxDescription = 4 << 10
 
 	// longWait is a pause that a person wonders about.
 	longWait = 2 * time.Second

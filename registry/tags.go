@@ -4,10 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
@@ -40,74 +36,28 @@ func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, erro
 	return nil, worst(failures)
 }
 
-// tags reads page after page. Of the link to the next one only the query is
-// used: a registry cannot send us anywhere else with it.
+// tags of the repository, all pages of them.
 func (s *session) tags(ctx context.Context) ([]string, error) {
-	var all []string
-	query := "n=1000" // the most that all registries take
-	for range maxTagPages {
-		page, next, err := s.tagPage(ctx, query)
-		if err != nil {
-			return nil, err
+	tags := []string{}
+	err := s.pages(ctx, s.repo+"/tags/list", func(raw []byte) (n int, enough bool, err error) {
+		var list struct {
+			Tags []string `json:"tags"`
 		}
-		all = append(all, page...)
-		if next == "" || next == query {
-			return all, nil
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return 0, false, fmt.Errorf("list of tags of %q from %s is not valid JSON", s.ref, s.to.account())
 		}
-		if len(all) > maxTags {
-			break
+		for _, t := range list.Tags {
+			// What is no tag is not passed on: it would reach terminals and URLs.
+			if isTag(t) {
+				tags = append(tags, t)
+			}
 		}
-		query = next
-	}
-	return nil, &StatusError{Host: s.to.account(), Status: http.StatusOK, Message: "its list of tags does not end"}
-}
-
-// tagPage reads one page, and the query of the next one if there is any.
-func (s *session) tagPage(ctx context.Context, query string) (tags []string, next string, err error) {
-	u := s.to.url(s.repo + "/tags/list")
-	u.RawQuery = query
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		return len(list.Tags), false, nil
+	})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	resp, err := s.client().Do(req)
-	if err != nil {
-		return nil, "", s.fault(err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, "", s.refused(resp)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxTagPage))
-	if err != nil {
-		return nil, "", s.fault(err)
-	}
-	var list struct {
-		Tags []string `json:"tags"`
-	}
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return nil, "", fmt.Errorf("list of tags of %q from %s is not valid JSON", s.ref, s.to.account())
-	}
-	for _, t := range list.Tags {
-		// What is no tag is not passed on: it would reach terminals and URLs.
-		if isTag(t) {
-			tags = append(tags, t)
-		}
-	}
-	return tags, nextQuery(resp.Header.Get("Link")), nil
-}
-
-// nextQuery of a header such as `</v2/x/tags/list?n=2&last=b>; rel="next"`.
-func nextQuery(link string) string {
-	address, rest, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
-	if !ok || !strings.Contains(rest, "next") {
-		return ""
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return ""
-	}
-	return u.RawQuery
+	return tags, nil
 }
 
 // isTag by the grammar of references.
