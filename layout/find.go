@@ -20,16 +20,16 @@ import (
 // names. What is below an index comes as [Image.Select] returns it. Errors are
 // [*NotFoundError] and [*AmbiguousError].
 func (s *Store) Find(ref string) ([]*Image, error) {
-	images, _, err := s.find(context.Background(), ref)
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	images, _, err := s.find(context.Background(), all, ref)
 	return images, err
 }
 
-// find also tells whether ref is an ID.
-func (s *Store) find(ctx context.Context, ref string) (images []*Image, byID bool, err error) {
-	all, err := s.List()
-	if err != nil {
-		return nil, false, err
-	}
+// find looks through these entries, and tells whether ref is an ID.
+func (s *Store) find(ctx context.Context, all []*Image, ref string) (images []*Image, byID bool, err error) {
 	if images, err = s.findName(ctx, all, ref); len(images) > 0 || err != nil {
 		return images, false, err
 	}

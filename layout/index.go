@@ -99,6 +99,14 @@ type entry struct {
 	digest string
 	known  known
 	raw    json.RawMessage
+	target listed // what it points at; its annotations are in known
+}
+
+// listing is the entry as List needs it.
+func (e *entry) listing() *listed {
+	l := e.target
+	l.Annotations = e.known
+	return &l
 }
 
 func parseIndex(raw []byte) (*index, error) {
@@ -115,12 +123,10 @@ func parseIndex(raw []byte) (*index, error) {
 		if err != nil {
 			break
 		}
-		var e struct {
-			Digest      string `json:"digest"`
-			Annotations known  `json:"annotations"`
-		}
-		err = json.Unmarshal(r, &e)
-		x.entries = append(x.entries, &entry{digest: e.Digest, known: e.Annotations, raw: r})
+		e := &entry{raw: r}
+		err = json.Unmarshal(r, &e.target)
+		e.digest, e.known = e.target.Digest, e.target.Annotations
+		x.entries = append(x.entries, e)
 	}
 	if err != nil {
 		return nil, &InvalidError{What: indexFile, Reason: "not an image index", Err: err}
@@ -163,7 +169,10 @@ func (x *index) encode() ([]byte, error) {
 // newEntry describes d, which must carry no annotations but those it is to have.
 func newEntry(d v1.Descriptor) (*entry, error) {
 	raw, err := json.Marshal(d)
-	return &entry{digest: d.Digest.String(), known: knownOf(d.Annotations), raw: raw}, err
+	target := listed{
+		MediaType: d.MediaType, Size: d.Size, Digest: d.Digest.String(), Platform: d.Platform, ArtifactType: d.ArtifactType,
+	}
+	return &entry{digest: target.Digest, known: knownOf(d.Annotations), raw: raw, target: target}, err
 }
 
 func knownOf(a map[string]string) known {
