@@ -19,7 +19,7 @@ import (
 type Collected struct {
 	Busy  bool      // somebody is adding blobs: the garbage is left for the next time
 	Blobs []v1.Hash // deleted, manifests first
-	Bytes int64     // freed
+	Bytes int64     // freed: none for a blob of which the build cache holds a link
 }
 
 // Collect deletes every blob that no entry of index.json reaches, and what
@@ -40,10 +40,13 @@ func (s *Store) Collect(ctx context.Context) (Collected, error) {
 	if err != nil {
 		return Collected{}, err
 	}
-	if err := s.clearIngest(); err != nil {
+	left, err := s.clearIngest()
+	if err != nil {
 		return Collected{}, err
 	}
-	return s.sweep(ctx, marked)
+	c, err := s.sweep(ctx, marked)
+	c.Bytes += left
+	return c, err
 }
 
 // mark returns every digest that index.json reaches.
@@ -137,21 +140,32 @@ func (s *Store) reach(ctx context.Context, d v1.Descriptor) ([]v1.Hash, error) {
 }
 
 // clearIngest is called when nobody is adding blobs, so all of it is abandoned.
-func (s *Store) clearIngest() error {
+func (s *Store) clearIngest() (freed int64, err error) {
 	left, err := os.ReadDir(s.path(ingestDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	for _, e := range left {
+		if fi, err := e.Info(); err == nil {
+			freed += ownBytes(fi)
+		}
 		err = errors.Join(err, os.Remove(filepath.Join(s.dir, ingestDir, e.Name())))
 	}
-	return err
+	return freed, err
+}
+
+// ownBytes are those that removing the file frees.
+func ownBytes(fi fs.FileInfo) int64 {
+	if hardLinks(fi) > 1 {
+		return 0
+	}
+	return fi.Size()
 }
 
 // garbage is a blob nobody needs.
 type garbage struct {
 	hash     v1.Hash
-	size     int64
+	frees    int64
 	document bool
 }
 
@@ -175,7 +189,7 @@ func (s *Store) sweep(ctx context.Context, marked map[v1.Hash]bool) (Collected, 
 				return c, err
 			}
 			c.Blobs = append(c.Blobs, g.hash)
-			c.Bytes += g.size
+			c.Bytes += g.frees
 		}
 	}
 	return c, nil
@@ -202,7 +216,7 @@ func (s *Store) unmarked(marked map[v1.Hash]bool) ([]garbage, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, garbage{hash: h, size: fi.Size(), document: s.looksLikeDocument(h, fi.Size())})
+			all = append(all, garbage{hash: h, frees: ownBytes(fi), document: s.looksLikeDocument(h, fi.Size())})
 		}
 	}
 	return all, nil
