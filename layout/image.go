@@ -30,7 +30,7 @@ type Image struct {
 }
 
 // List returns every entry in index.json's order. It reads nothing else.
-// Entries whose digest is of no known kind are left out.
+// Entries whose digest is of no known kind are left out, and drafts.
 func (s *Store) List() ([]*Image, error) {
 	entries, err := s.readIndex()
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Store) List() ([]*Image, error) {
 	}
 	images := make([]*Image, 0, len(entries))
 	for i := range entries {
-		if img := s.image(&entries[i]); img != nil {
+		if img := s.image(&entries[i]); img != nil && entries[i].Annotations.Draft == "" {
 			images = append(images, img)
 		}
 	}

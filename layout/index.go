@@ -22,6 +22,8 @@ const (
 	createdAnnotation = "org.opencontainers.image.created"  // from the config, RFC 3339
 	sizeAnnotation    = "com.github.wherry-oci.size"        // see Image.Size
 	taggedAnnotation  = "com.github.wherry-oci.tagged"      // when the entry got its name, RFC 3339
+	draftAnnotation   = "com.github.wherry-oci.draft"       // the entry is no image but the Draft of this full name
+	membersAnnotation = "com.github.wherry-oci.members"     // of a Draft: where its manifests come from, JSON
 )
 
 // maxIndex bounds index.json: some 200,000 names.
@@ -45,6 +47,8 @@ type known struct {
 	Created string `json:"org.opencontainers.image.created"`
 	Size    string `json:"com.github.wherry-oci.size"`
 	Tagged  string `json:"com.github.wherry-oci.tagged"`
+	Draft   string `json:"com.github.wherry-oci.draft"`
+	Members string `json:"com.github.wherry-oci.members"`
 }
 
 // readIndex returns index.json's entries for reading.
@@ -178,7 +182,7 @@ func newEntry(d v1.Descriptor) (*entry, error) {
 func knownOf(a map[string]string) known {
 	return known{
 		Name: a[nameAnnotation], RefName: a[refNameAnnotation], Created: a[createdAnnotation],
-		Size: a[sizeAnnotation], Tagged: a[taggedAnnotation],
+		Size: a[sizeAnnotation], Tagged: a[taggedAnnotation], Draft: a[draftAnnotation], Members: a[membersAnnotation],
 	}
 }
 
@@ -267,11 +271,11 @@ func (x *index) add(d v1.Descriptor, annotations map[string]string) error {
 	return err
 }
 
-// of returns the entries of one digest.
+// of returns the entries of one digest, without drafts.
 func (x *index) of(digest string) []*entry {
 	var same []*entry
 	for _, e := range x.entries {
-		if e.digest == digest {
+		if e.digest == digest && e.known.Draft == "" {
 			same = append(same, e)
 		}
 	}

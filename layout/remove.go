@@ -133,7 +133,7 @@ func (s *Store) removable(ctx context.Context, all []*Image, ref string, o Remov
 func (s *Store) imagesOf(x *index) []*Image {
 	images := make([]*Image, 0, len(x.entries))
 	for _, e := range x.entries {
-		if img := s.image(e.listing()); img != nil {
+		if img := s.image(e.listing()); img != nil && e.known.Draft == "" {
 			images = append(images, img)
 		}
 	}
@@ -144,7 +144,7 @@ func (s *Store) imagesOf(x *index) []*Image {
 func (x *index) remove(img *Image, r *Removed) {
 	digest := img.desc.Digest.String()
 	i := slices.IndexFunc(x.entries, func(e *entry) bool {
-		return e.digest == digest && e.name() == img.name && e.known.RefName == img.refName
+		return e.digest == digest && e.name() == img.name && e.known.RefName == img.refName && e.known.Draft == ""
 	})
 	if i < 0 {
 		return

@@ -135,7 +135,7 @@ func (c *Client) configure(ctx context.Context, name string) ([]*endpoint, error
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	logger.AddHook(&complaint)
-	pools := &pools{dial: c.limits.dial, answer: c.limits.answer}
+	pools := &pools{dial: c.limits.dial, answer: c.limits.answer, trust: c.config.Insecure}
 	dir, err := findHostDir(c.config.HostsDirs, name)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: reading its configuration: %w", name, err)
@@ -152,11 +152,24 @@ func (c *Client) configure(ctx context.Context, name string) ([]*endpoint, error
 	}
 	found := make([]*endpoint, len(hosts))
 	for i, h := range hosts {
+		if c.config.Insecure {
+			h = orPlain(h)
+		}
 		found[i] = newEndpoint(name, h)
 		found[i].alone = len(hosts) == 1
 		pools.allow(found[i])
 	}
 	return found, nil
+}
+
+// orPlain is h, but spoken to in plain HTTP where it does not answer in TLS.
+func orPlain(h docker.RegistryHost) docker.RegistryHost {
+	if _, onlyTLS := h.Client.Transport.(*pool); onlyTLS && h.Scheme == "https" {
+		client := *h.Client
+		client.Transport = docker.NewHTTPFallback(h.Client.Transport)
+		h.Client = &client
+	}
+	return h
 }
 
 func newEndpoint(name string, h docker.RegistryHost) *endpoint {

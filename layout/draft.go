@@ -1,0 +1,258 @@
+package layout
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Draft is an index that is being put together from manifests of other images:
+// what docker calls a local manifest list. It is an entry of index.json of its
+// own kind: no image has its name, [Store.List] and [Store.Find] do not see it,
+// and the collector keeps whatever of its content the store has. The index is in
+// the store as it would be pushed, byte for byte; of the manifests in it the
+// store has each itself, but maybe not what is below.
+//
+// A Draft is a [Source] of what the store has.
+type Draft struct {
+	// Members are the manifests, in the order of the index.
+	Members []Member
+
+	store *Store
+	name  string
+	desc  v1.Descriptor
+}
+
+// Name is the full normalised name that the index is to be pushed as.
+func (d *Draft) Name() string { return d.name }
+
+// IsNew reports whether there is no such draft in the store yet.
+func (d *Draft) IsNew() bool { return d.desc.Digest == v1.Hash{} }
+
+// Descriptor is that of the index as the store has it.
+func (d *Draft) Descriptor() v1.Descriptor { return d.desc }
+
+// RawManifest is the index, byte for byte, verified.
+func (d *Draft) RawManifest() ([]byte, error) { return d.Read(d.desc) }
+
+// Read returns the manifest m, byte for byte, verified.
+func (d *Draft) Read(m v1.Descriptor) ([]byte, error) {
+	return d.store.read(context.Background(), m, maxManifest)
+}
+
+// Open reads blob b of the store from offset on, unverified. The error is an
+// fs.ErrNotExist if the store doesn't have it.
+func (d *Draft) Open(ctx context.Context, b v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	return (&Image{store: d.store}).Open(ctx, b, offset)
+}
+
+// keptMember is what index.json remembers of a member beside its descriptor.
+type keptMember struct {
+	Ref  string       `json:"ref"`
+	From string       `json:"from,omitempty"` // if it is not Ref
+	Set  *v1.Platform `json:"set,omitempty"`
+}
+
+// Draft returns the draft of this name; "latest" is the default tag. The error
+// is a [*NotFoundError] if there is none.
+func (s *Store) Draft(name string) (*Draft, error) {
+	full, err := draftName(name)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.readIndexFile()
+	if err != nil {
+		return nil, err
+	}
+	x, err := parseIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	e := x.draft(full)
+	if e == nil {
+		return nil, &NotFoundError{Ref: full}
+	}
+	return s.readDraft(context.Background(), full, e)
+}
+
+// EditDraft has edit change the members of the draft called name, which is new
+// where there is none, and keeps what comes out as one step: nobody else can
+// edit it meanwhile, and if edit fails nothing has changed. edit must not use
+// the store for writing.
+func (s *Store) EditDraft(ctx context.Context, name string, edit func(*Draft) error) (*Draft, error) {
+	full, err := draftName(name)
+	if err != nil {
+		return nil, err
+	}
+	release, err := s.share(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var d *Draft
+	err = s.edit(ctx, func(x *index) (changed bool, err error) {
+		e := x.draft(full)
+		if d, err = s.readDraft(ctx, full, e); err != nil {
+			return false, err
+		}
+		if err = edit(d); err != nil {
+			return false, err
+		}
+		next, err := s.writeDraft(d)
+		if err != nil {
+			return false, err
+		}
+		if e == nil {
+			x.entries = append(x.entries, next)
+			return true, nil
+		}
+		changed = string(e.raw) != string(next.raw)
+		*e = *next
+		return changed, nil
+	})
+	return d, err
+}
+
+// RemoveDraft takes the draft of this name away, and collects what only it kept.
+// The error is a [*NotFoundError] if there is none.
+func (s *Store) RemoveDraft(ctx context.Context, name string) error {
+	full, err := draftName(name)
+	if err != nil {
+		return err
+	}
+	err = s.edit(ctx, func(x *index) (bool, error) {
+		e := x.draft(full)
+		if e == nil {
+			return false, &NotFoundError{Ref: full}
+		}
+		x.drop(e)
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.Collect(ctx)
+	return err
+}
+
+func draftName(name string) (string, error) {
+	named, err := parseName(name)
+	if err != nil {
+		return "", err
+	}
+	return reference.TagNameOnly(named).String(), nil
+}
+
+// draft is the entry of the draft called name, or nil.
+func (x *index) draft(name string) *entry {
+	i := slices.IndexFunc(x.entries, func(e *entry) bool { return e.known.Draft == name })
+	if i < 0 {
+		return nil
+	}
+	return x.entries[i]
+}
+
+// readDraft is the draft that e is, or a new one where e is nil.
+func (s *Store) readDraft(ctx context.Context, name string, e *entry) (*Draft, error) {
+	d := &Draft{store: s, name: name}
+	if e == nil {
+		return d, nil
+	}
+	what := "manifest list " + name
+	var desc descriptor
+	var kept []keptMember
+	err := json.Unmarshal(e.raw, &desc)
+	if err == nil {
+		err = json.Unmarshal([]byte(e.known.Members), &kept)
+	}
+	if err != nil {
+		return nil, &InvalidError{What: what, Reason: "not as wherry writes it", Err: err}
+	}
+	d.desc = desc.as()
+	d.desc.Annotations = nil
+	doc, err := readDocument(ctx, s.read, d.desc)
+	if err != nil {
+		return nil, err
+	}
+	if len(doc.children) != len(kept) {
+		return nil, invalid(what, "it has %d manifests, and names for %d", len(doc.children), len(kept))
+	}
+	for i, k := range kept {
+		m := Member{Ref: k.Ref, From: k.From, Descriptor: doc.children[i]}
+		if m.From == "" {
+			m.From = k.Ref
+		}
+		if k.Set != nil {
+			m.Set = *k.Set
+		}
+		d.Members = append(d.Members, m)
+	}
+	return d, nil
+}
+
+// writeDraft brings d's manifests and index into the store, and returns its entry.
+func (s *Store) writeDraft(d *Draft) (*entry, error) {
+	if len(d.Members) == 0 {
+		return nil, errors.New("a manifest list needs at least one manifest")
+	}
+	raw, desc, err := assemble(d.Members)
+	if err != nil {
+		return nil, err
+	}
+	added := []v1.Descriptor{desc}
+	kept := make([]keptMember, len(d.Members))
+	for i, m := range d.Members {
+		if len(m.Raw) > 0 {
+			err = s.writeBlob(m.Descriptor, m.Raw)
+			added = append(added, m.Descriptor)
+		} else if !s.has(m.Descriptor) {
+			err = &MissingError{Digest: m.Descriptor.Digest}
+		}
+		if err != nil {
+			return nil, err
+		}
+		kept[i] = m.keep()
+	}
+	if err := errors.Join(s.writeBlob(desc, raw), s.syncBlobs(added)); err != nil {
+		return nil, err
+	}
+	members, err := json.Marshal(kept)
+	if err != nil {
+		return nil, err
+	}
+	d.desc = desc
+	e := desc
+	e.Annotations = map[string]string{draftAnnotation: d.name, membersAnnotation: string(members)}
+	return newEntry(e)
+}
+
+// assemble is the index over members: docker's kind if all of them are docker's,
+// and the same bytes that docker would push.
+func assemble(members []Member) ([]byte, v1.Descriptor, error) {
+	x := v1.IndexManifest{SchemaVersion: 2, MediaType: types.DockerManifestList}
+	for _, m := range members {
+		if m.Descriptor.MediaType != types.DockerManifestSchema2 {
+			x.MediaType = types.OCIImageIndex
+		}
+		x.Manifests = append(x.Manifests, m.Descriptor)
+	}
+	raw, err := json.MarshalIndent(x, "", "   ")
+	if err != nil {
+		return nil, v1.Descriptor{}, err
+	}
+	if len(raw) > maxManifest {
+		return nil, v1.Descriptor{}, invalid("manifest list", "would be larger than %d bytes", maxManifest)
+	}
+	h, err := v1.Hasher("sha256")
+	if err != nil {
+		return nil, v1.Descriptor{}, err
+	}
+	h.Write(raw)
+	return raw, v1.Descriptor{MediaType: x.MediaType, Size: int64(len(raw)), Digest: sum("sha256", h)}, nil
+}
