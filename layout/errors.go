@@ -95,3 +95,10 @@ func (e *InvalidError) Unwrap() error { return e.Err }
 func invalid(what any, reason string, args ...any) error {
 	return &InvalidError{What: fmt.Sprint(what), Reason: fmt.Sprintf(reason, args...)}
 }
+
+// WriteError is a failure of the writer that an archive went to, not of the store.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return e.Err.Error() }
+
+func (e *WriteError) Unwrap() error { return e.Err }

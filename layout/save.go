@@ -2,7 +2,6 @@ package layout
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -67,11 +65,11 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 	if err != nil {
 		return err
 	}
-	t := &tarWriter{w: w}
-	t.file(layoutFile, []byte(layoutContent))
-	t.file(indexFile, indexJSON)
+	t := newTarWriter(w)
+	t.small(layoutFile, []byte(layoutContent))
+	t.small(indexFile, indexJSON)
 	if dockerJSON != nil {
-		t.file(dockerManifestFile, dockerJSON)
+		t.small(dockerManifestFile, dockerJSON)
 	}
 	t.dir(blobsDir)
 	for n, d := range blobs {
@@ -79,7 +77,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 			t.dir(blobsDir + "/" + d.Digest.Algorithm)
 		}
 		if t.err == nil {
-			t.err = s.saveBlob(ctx, t, d, o.Progress)
+			s.saveBlob(ctx, t, d, o.Progress)
 		}
 	}
 	return t.close()
@@ -300,81 +298,14 @@ func dockerTag(name string) string {
 
 func archivePath(h v1.Hash) string { return fmt.Sprintf("%s/%s/%s", blobsDir, h.Algorithm, h.Hex) }
 
-// saveBlob streams one blob into the archive.
-func (s *Store) saveBlob(ctx context.Context, t *tarWriter, d v1.Descriptor, p Progress) error {
+// saveBlob writes one blob into the archive.
+func (s *Store) saveBlob(ctx context.Context, t *tarWriter, d v1.Descriptor, p Progress) {
 	f, err := s.openBlob(d.Digest)
 	if err != nil {
-		return err
-	}
-	defer f.Close()
-	report(p, d, 0)
-	t.header(archivePath(d.Digest), tar.TypeReg, d.Size)
-	for left := d.Size; left > 0 && t.err == nil; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := min(left, writebackStep)
-		t.copy(f, n)
-		left -= n
-		report(p, d, d.Size-left)
-	}
-	t.pad(d.Size)
-	return t.err
-}
-
-// tarWriter writes a tar archive that depends on nothing but its content. Unlike
-// archive/tar's it hands the files themselves to the writer below, so that the
-// kernel can copy from file to file. The first error sticks.
-type tarWriter struct {
-	w   io.Writer
-	buf []byte
-	err error
-}
-
-func (t *tarWriter) header(name string, kind byte, size int64) {
-	h := &tar.Header{Name: name, Typeflag: kind, Size: size, Mode: 0o644}
-	if kind == tar.TypeDir {
-		h.Name, h.Mode = name+"/", 0o755
-	}
-	var b bytes.Buffer
-	if err := tar.NewWriter(&b).WriteHeader(h); err != nil && t.err == nil {
 		t.err = err
-	}
-	t.write(b.Bytes())
-}
-
-func (t *tarWriter) write(b []byte) {
-	if t.err == nil {
-		_, t.err = t.w.Write(b)
-	}
-}
-
-func (t *tarWriter) copy(f *os.File, n int64) {
-	if t.err != nil {
 		return
 	}
-	if t.buf == nil {
-		t.buf = make([]byte, bufferSize)
-	}
-	written, err := io.CopyBuffer(t.w, io.LimitReader(f, n), t.buf) // from file to file the kernel does it
-	if err == nil && written < n {
-		err = io.ErrUnexpectedEOF
-	}
-	t.err = err
-}
-
-func (t *tarWriter) pad(size int64) { t.write(make([]byte, -size&(tarBlockSize-1))) }
-
-func (t *tarWriter) dir(name string) { t.header(name, tar.TypeDir, 0) }
-
-func (t *tarWriter) file(name string, content []byte) {
-	t.header(name, tar.TypeReg, int64(len(content)))
-	t.write(content)
-	t.pad(int64(len(content)))
-}
-
-// close writes the end of the archive: two blocks of nothing.
-func (t *tarWriter) close() error {
-	t.write(make([]byte, 2*tarBlockSize))
-	return t.err
+	defer f.Close()
+	t.header(archivePath(d.Digest), tar.TypeReg, d.Size)
+	t.content(ctx, f, d, p)
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -72,15 +71,10 @@ type outputError struct{ err error }
 func (e *outputError) Error() string { return e.err.Error() }
 func (e *outputError) Unwrap() error { return e.err }
 
-// outputWriter marks the errors of w.
-type outputWriter struct{ w io.Writer }
-
-func (o outputWriter) Write(b []byte) (int, error) {
-	n, err := o.w.Write(b)
-	if err != nil {
-		err = &outputError{err}
-	}
-	return n, err
+func isOfOutput(err error) bool {
+	_, ours := errors.AsType[*outputError](err)
+	_, archive := errors.AsType[*layout.WriteError](err)
+	return ours || archive
 }
 
 // concernedError knows what the command was about, for the hint; its text is
@@ -150,7 +144,7 @@ func describe(err error, at places) (text, hint string, code int) {
 	if e, ok := errors.AsType[*hintedError](err); ok {
 		return text, e.hint, exitFailed
 	}
-	if _, ok := errors.AsType[*outputError](err); ok {
+	if isOfOutput(err) {
 		return text, "", exitFailed
 	}
 	about, ok := errors.AsType[*concernedError](err)

@@ -60,7 +60,7 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 		images = append(images, img)
 	}
 	write := func(w io.Writer) error {
-		return store.Save(ctx, outputWriter{w}, images, layout.SaveOptions{Platforms: platforms})
+		return store.Save(ctx, w, images, layout.SaveOptions{Platforms: platforms})
 	}
 	if o.Output == "" {
 		err = write(e.Stdout)
