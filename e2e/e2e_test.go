@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/wherry-oci/wherry/e2e/base"
+	"github.com/wherry-oci/wherry/e2e/testreg"
 )
 
 // binary, when set, is a wherry to test instead of one compiled here.
@@ -120,7 +121,7 @@ func (s *suite) setup(env *testscript.Env) error {
 		// Never a name from the host that a story runs on.
 		"XDG_RUNTIME_DIR=", "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
 	)
-	env.Values[storyKey{}] = &story{suite: s, t: env.T(), registries: map[string]*endpoint{}}
+	env.Values[storyKey{}] = &story{suite: s, t: env.T(), registries: map[string]*endpoint{}, hubs: map[string]*testreg.Hub{}}
 	return err
 }
 
@@ -132,6 +133,7 @@ type story struct {
 	suite      *suite
 	t          testscript.T
 	registries map[string]*endpoint
+	hubs       map[string]*testreg.Hub
 }
 
 func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
@@ -144,6 +146,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		// registry_test.go
 		"registry": cmdRegistry, "debian-registry": cmdDebianRegistry, "publish": cmdPublish,
 		"requests": cmdRequests, "published": cmdPublished,
+		// hub_test.go
+		"hub": cmdHub, "asked": cmdAsked,
 		// image_test.go
 		"base": cmdBase, "archive": cmdArchive, "validate": cmdValidate, "image": cmdImage, "names": cmdNames, "seal": cmdSeal,
 		// host_test.go

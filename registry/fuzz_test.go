@@ -74,3 +74,24 @@ func FuzzHostsFile(f *testing.F) {
 		}
 	})
 }
+
+// What a search finds can be pulled, and shown on a terminal.
+func FuzzParseSearch(f *testing.F) {
+	f.Add(`{"results":[{"name":"alpine","description":"a\u001b[0m","star_count":-1,"is_official":true}]}`, true)
+	f.Add(`{"results":[{"name":"a.corp/b"},{"name":"B"},{"name":"b:1"}]}`, false)
+	f.Add(`{"results":null}`, false)
+	f.Fuzz(func(t *testing.T, raw string, hub bool) {
+		host := "a.corp"
+		if hub {
+			host = dockerHub
+		}
+		found, err := parseSearch([]byte(raw), host)
+		fit(t, raw, err)
+		for _, r := range found {
+			ref, err := ParseReference(r.Name)
+			if err != nil || !strings.HasPrefix(ref.String(), host+"/") || r.Stars < 0 || strings.ContainsFunc(r.Description, unicode.IsControl) {
+				t.Errorf("%q of %s has %+v: %v", raw, host, r, err)
+			}
+		}
+	})
+}

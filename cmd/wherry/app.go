@@ -28,6 +28,7 @@ func commands(e *env) []*cli.Command {
 		newHistoryCommand(e),
 		newSaveCommand(e),
 		newLoadCommand(e),
+		newSearchCommand(e),
 		newLoginCommand(e),
 		newLogoutCommand(e),
 		newVersionCommand(e),
