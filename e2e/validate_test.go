@@ -106,8 +106,8 @@ func validEntry(dir string, in v1.ImageIndex, d v1.Descriptor) error {
 	return nil
 }
 
-// validImage checks an image as ggcr does; an image with a layer that is not compressed, which ggcr's validate can't
-// read, layer by layer.
+// validImage checks an image as ggcr does; an image with a layer that is not in gzip, which ggcr's validate can't read,
+// layer by layer.
 func validImage(img v1.Image) error {
 	layers, err := img.Layers()
 	if err != nil {
@@ -115,7 +115,7 @@ func validImage(img v1.Image) error {
 	}
 	if !slices.ContainsFunc(layers, func(l v1.Layer) bool {
 		mediaType, err := l.MediaType()
-		return err == nil && (mediaType == types.OCIUncompressedLayer || mediaType == types.DockerUncompressedLayer)
+		return err == nil && (mediaType == types.OCIUncompressedLayer || mediaType == types.DockerUncompressedLayer || mediaType == types.OCILayerZStd)
 	}) {
 		return validate.Image(img)
 	}

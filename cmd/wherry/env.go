@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
+	"time"
 	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -113,6 +115,23 @@ func (e *env) storeDir() (string, error) {
 	}
 	return filepath.Join(data, "wherry", "store"), nil
 }
+
+// now is the date of what is made here: SOURCE_DATE_EPOCH, in seconds, where a
+// result has to be the same every time (reproducible-builds.org), else the clock's.
+func (e *env) now() (time.Time, error) {
+	epoch := e.Getenv("SOURCE_DATE_EPOCH")
+	if epoch == "" {
+		return time.Now().UTC(), nil
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil || seconds < 0 || seconds > maxEpoch {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH is %q, not a number of seconds", epoch)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+// maxEpoch is the end of the year 9999, the last one that a date can be written of.
+const maxEpoch = 253402300799
 
 func (e *env) openStore() (*layout.Store, error) {
 	dir, err := e.storeDir()
