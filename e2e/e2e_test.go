@@ -155,6 +155,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"debian": cmdDebian, "terminal": cmdTerminal,
 		// files_test.go
 		"serve": cmdServe,
+		// screen_test.go
+		"screen": cmdScreen,
 	}
 }
 

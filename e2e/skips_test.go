@@ -109,6 +109,10 @@ var needs = map[string]string{
 	"umoci":           "umoci",
 	"mmdebstrap":      "mmdebstrap, to make a Debian root",
 	"docker-registry": "Debian's docker-registry",
+	"tmux":            "tmux, to be a terminal",
+	"zsh":             "zsh",
+	"fish":            "fish",
+	"mandoc":          "mandoc, to check manual pages",
 	"dockerd":         "a running docker engine",
 	"overlay":         "overlayfs",
 }

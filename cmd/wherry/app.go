@@ -33,6 +33,7 @@ func commands(e *env) []*cli.Command {
 		newCheckCommand(e),
 		newLoginCommand(e),
 		newLogoutCommand(e),
+		newCompletionCommand(e),
 		newVersionCommand(e),
 	}
 }
@@ -75,7 +76,7 @@ func newApp(e *env) *cli.App {
 		Name:                      program,
 		Usage:                     "Build, ship and carry container images without a daemon",
 		Flags:                     globalFlags(e),
-		Commands:                  append(commands(e), groups(e)...),
+		Commands:                  append(append(commands(e), groups(e)...), newWordsCommand(e)),
 		HideHelp:                  true,
 		HideVersion:               true,
 		DisableSliceFlagSeparator: true,

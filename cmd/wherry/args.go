@@ -26,6 +26,10 @@ type argParser struct {
 	commands []*cli.Command // what the next bare word may name
 	line     commandLine
 	words    []string // what is left to read
+	partial  bool     // the line is still being typed: what makes no sense is passed over
+	pending  cli.Flag // the flag at its end that has no value yet
+	ended    bool     // -- was there: all that follows are operands
+	verbatim bool     // the command takes its words as they are
 
 	globalArgs, commandArgs, operands []string
 }
@@ -40,7 +44,11 @@ func parseArgs(app *cli.App, args []string) (commandLine, error) {
 	for _, c := range line.path {
 		line.argv = append(line.argv, c.Name)
 	}
-	line.argv = append(append(append(line.argv, p.commandArgs...), "--"), p.operands...)
+	line.argv = append(line.argv, p.commandArgs...)
+	if !p.verbatim {
+		line.argv = append(line.argv, "--")
+	}
+	line.argv = append(line.argv, p.operands...)
 	return line, nil
 }
 
@@ -51,6 +59,7 @@ func (p *argParser) read() error {
 		var err error
 		switch {
 		case word == "--" && len(p.commands) == 0:
+			p.ended = true
 			p.operands, p.words = append(p.operands, p.words...), nil
 		case strings.HasPrefix(word, "--") && word != "--":
 			err = p.long(word[2:])
@@ -59,7 +68,7 @@ func (p *argParser) read() error {
 		default:
 			err = p.bare(word)
 		}
-		if err != nil {
+		if err != nil && !p.partial {
 			if p.helpAhead() {
 				p.line.help = true
 				return nil
@@ -67,7 +76,7 @@ func (p *argParser) read() error {
 			return err
 		}
 	}
-	if len(p.commands) > 0 {
+	if len(p.commands) > 0 && !p.partial {
 		p.line.help = true // "wherry" or "wherry image" alone
 	}
 	return nil
@@ -93,7 +102,7 @@ func (p *argParser) bare(word string) error {
 			p.line.path = append(p.line.path, c)
 			p.commands = c.Subcommands
 			if c.SkipFlagParsing {
-				p.operands, p.words = p.words, nil
+				p.operands, p.words, p.verbatim = p.words, nil, true
 			}
 			return nil
 		}
@@ -126,6 +135,7 @@ func (p *argParser) long(word string) error {
 	}
 	if !given && takesValue(f) {
 		if len(p.words) == 0 {
+			p.pending = f
 			return p.usage(fmt.Errorf("flag needs an argument: --%s", name))
 		}
 		value, p.words, given = p.words[0], p.words[1:], true
@@ -160,6 +170,7 @@ func (p *argParser) short(letters string) error {
 		case !takesValue(f), rest != "":
 			emit(into, f, value, true)
 		case len(p.words) == 0:
+			p.pending = f
 			return p.usage(fmt.Errorf("flag needs an argument: -%s", name))
 		default:
 			emit(into, f, p.words[0], true)

@@ -52,7 +52,7 @@ func TestParseArgs(t *testing.T) {
 		"build . --store /s -a":    "--store=/s build --all -- .",
 		"image ls -q x":            "image ls --quiet -- x",
 		"image list":               "image ls --",
-		"raw -x --help --store /s": "raw -- -x --help --store /s",
+		"raw -x --help --store /s": "raw -x --help --store /s",
 		"build image":              "build -- image",
 	} {
 		line, err := parseArgs(argsApp(), append([]string{"wherry"}, strings.Fields(typed)...))

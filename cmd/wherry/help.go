@@ -26,6 +26,9 @@ func writeProgramHelp(b *bytes.Buffer, app *cli.App) {
 	fmt.Fprintf(b, "Usage:  %s [OPTIONS] COMMAND\n\n%s\n", app.Name, app.Usage)
 	var single, grouped []*cli.Command
 	for _, c := range app.Commands {
+		if c.Hidden {
+			continue
+		}
 		if len(c.Subcommands) > 0 {
 			grouped = append(grouped, c)
 		} else {
