@@ -19,6 +19,22 @@ type Removed struct {
 	Deleted   []v1.Hash // images (manifests and indexes) that no entry points at any more
 	Collected Collected // what that freed; nothing if the store was busy
 	Failed    []RefError
+	before    []int // by deleted image, how many names were gone before it
+}
+
+// Each calls these for every name and image that is gone, in the order in which
+// they went: an image comes after its last name.
+func (r *Removed) Each(untagged func(name string), deleted func(v1.Hash)) {
+	names := 0
+	for i, h := range r.Deleted {
+		for ; names < r.before[i]; names++ {
+			untagged(r.Untagged[names])
+		}
+		deleted(h)
+	}
+	for _, name := range r.Untagged[names:] {
+		untagged(name)
+	}
 }
 
 // RefError says why one of several references could not be served.
@@ -155,5 +171,6 @@ func (x *index) remove(img *Image, r *Removed) {
 	}
 	if len(x.of(digest)) == 0 {
 		r.Deleted = append(r.Deleted, img.desc.Digest)
+		r.before = append(r.before, len(r.Untagged))
 	}
 }

@@ -44,6 +44,7 @@ func TestCommandsAndFiles(t *testing.T) {
 			t.Errorf("%s.go has no %s", c.Name, constructor)
 		}
 	}
+	walk(groups(&env{}), nil, func(path []*cli.Command) { listed = append(listed, path[len(path)-1].Name) })
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +134,7 @@ func TestFailuresPrintNothingOnStdout(t *testing.T) {
 		"image rm":                          {exitUsage, "wherry: \"wherry image rm\" requires at least 1 argument, got 0\nhint: run 'wherry image rm --help'\n"},
 		"images --human":                    {exitUsage, "wherry: unknown flag: --human\nhint: run 'wherry images --help'\n"},
 		"images --no-trunc=maybe":           {exitUsage, "wherry: invalid boolean value \"maybe\" for -no-trunc: parse error\nhint: run 'wherry images --help'\n"},
-		"images -f nonsense=1":              {exitUsage, "wherry: unknown filter \"nonsense\": there are dangling, label, before, since and reference\nhint: run 'wherry images --help'\n"},
+		"images -f nonsense=1":              {exitUsage, "wherry: unknown filter \"nonsense\": there are before, dangling, label, label!, reference, since and until\nhint: run 'wherry images --help'\n"},
 		"images --format {{.Nonsense":       {exitUsage, "wherry: template: --format:1: unclosed action\n"},
 		"inspect alpine":                    {exitFailed, "wherry: no such image: \"alpine\"\nhint: wherry pull alpine:latest\n"},
 		"inspect sha256:abcdef":             {exitFailed, "wherry: no such image: \"sha256:abcdef\"\nhint: wherry images\n"},

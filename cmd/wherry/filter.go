@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,25 +16,46 @@ import (
 	"github.com/wherry-oci/wherry/layout"
 )
 
-// imageFilter is what images is asked to show: conditions of different kinds
-// must all hold, of several references one.
+// imageFilter is what a command was asked to show or to remove: conditions of
+// different kinds must all hold, of several references one.
 type imageFilter struct {
-	dangling      *bool // nil: both
-	references    []string
-	labels        []string
-	before, since time.Time // zero: any
+	dangling             *bool // nil: both
+	references           []string
+	labels               []labelCondition
+	before, since, until time.Time // zero: any
 }
 
-func newImageFilter(store *layout.Store, o imagesOptions) (*imageFilter, error) {
+// labelCondition is label=KEY, label=KEY=VALUE, or label! for the opposite.
+type labelCondition struct {
+	key, value string
+	valued     bool
+	not        bool
+}
+
+func (c labelCondition) holds(labels map[string]string) bool {
+	have, ok := labels[c.key]
+	return (ok && (!c.valued || have == c.value)) != c.not
+}
+
+// filterReader reads the conditions of one command.
+type filterReader struct {
+	command string // "wherry images"
+	keys    []string
+	now     time.Time
+	find    func(ref string) ([]*layout.Image, error)
+}
+
+// listFilters are the keys of images, pruneFilters those of image prune.
+func listFilters() []string {
+	return []string{"before", "dangling", "label", "label!", "reference", "since", "until"}
+}
+
+func pruneFilters() []string { return []string{"label", "label!", "until"} }
+
+func (r filterReader) read(conditions []string) (*imageFilter, error) {
 	f := &imageFilter{}
-	if !o.All {
-		f.dangling = new(bool)
-	}
-	if o.Match != "" {
-		f.references = []string{o.Match}
-	}
-	for _, condition := range o.Filters {
-		if err := f.add(store, condition); err != nil {
+	for _, condition := range conditions {
+		if err := r.add(f, condition); err != nil {
 			return nil, err
 		}
 	}
@@ -38,57 +63,118 @@ func newImageFilter(store *layout.Store, o imagesOptions) (*imageFilter, error) 
 }
 
 // add reads one KEY=VALUE of --filter.
-func (f *imageFilter) add(store *layout.Store, condition string) error {
+func (r filterReader) add(f *imageFilter, condition string) (err error) {
 	key, value, ok := strings.Cut(condition, "=")
+	key, value = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)
 	if !ok || value == "" {
-		return badFilter("invalid filter %q: want KEY=VALUE", condition)
+		return r.bad("invalid filter %q: want KEY=VALUE", condition)
+	}
+	if !slices.Contains(r.keys, key) {
+		return r.bad("unknown filter %q: there are %s", key, wordList(r.keys))
 	}
 	switch key {
 	case "dangling":
 		b, err := strconv.ParseBool(value)
 		if err != nil {
-			return badFilter("invalid filter %q: want dangling=true or dangling=false", condition)
+			return r.bad("invalid filter %q: want dangling=true or dangling=false", condition)
 		}
 		f.dangling = &b
-	case "label":
-		f.labels = append(f.labels, value)
+	case "label", "label!":
+		c := labelCondition{not: key == "label!"}
+		c.key, c.value, c.valued = strings.Cut(value, "=")
+		f.labels = append(f.labels, c)
 	case "reference":
 		if _, err := matchReference(value, "a:b"); err != nil {
-			return badFilter("invalid filter %q: it is no pattern", condition)
+			return r.bad("invalid filter %q: it is no pattern", condition)
 		}
 		f.references = append(f.references, value)
-	case "before", "since":
-		found, err := store.Find(value)
-		if err != nil {
-			return concerning("images", value, err)
+	case "before":
+		f.before, err = r.created(value)
+	case "since":
+		f.since, err = r.created(value)
+	case "until":
+		if f.until, ok = parseMoment(value, r.now); !ok {
+			return r.bad("invalid filter %q: want until=24h, until=2026-01-31 or until=2026-01-31T12:00:00", condition)
 		}
-		if key == "before" {
-			f.before = found[0].Created()
-		} else {
-			f.since = found[0].Created()
-		}
-	default:
-		return badFilter("unknown filter %q: there are dangling, label, before, since and reference", key)
 	}
-	return nil
+	return err
 }
 
-func badFilter(format string, args ...any) error {
-	return &usageError{command: program + " images", err: fmt.Errorf(format, args...)}
+// created is when the image ref was made.
+func (r filterReader) created(ref string) (time.Time, error) {
+	found, err := r.find(ref)
+	if err != nil {
+		return time.Time{}, concerning("images", ref, err)
+	}
+	return found[0].Created(), nil
 }
 
-func (f *imageFilter) match(img listedImage) (bool, error) {
+func (r filterReader) bad(format string, args ...any) error {
+	return &usageError{command: r.command, err: fmt.Errorf(format, args...)}
+}
+
+// wordList is "a, b and c".
+func wordList(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
+}
+
+// listedImage keeps the time that filter, order and row need.
+type listedImage struct {
+	*layout.Image
+	created time.Time
+}
+
+// choose returns the images for which every condition holds. About those whose
+// labels can't be read, though they are asked for, it tells unread.
+func (f *imageFilter) choose(ctx context.Context, store *layout.Store, images []*layout.Image, unread func(*layout.Image, error)) ([]listedImage, error) {
+	var chosen []listedImage
+	for _, img := range images {
+		if one := (listedImage{img, img.Created()}); f.match(one) {
+			chosen = append(chosen, one)
+		}
+	}
+	if len(f.labels) == 0 {
+		return chosen, nil
+	}
+	asked := make([]*layout.Image, len(chosen))
+	for i, one := range chosen {
+		asked[i] = one.Image
+	}
+	labels, err := store.LabelsOf(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	var labelled []listedImage
+	for i, one := range chosen {
+		switch err := labels[i].Err; {
+		case errors.Is(err, fs.ErrNotExist): // no config here: neither with the label nor without
+		case err != nil:
+			unread(one.Image, err)
+		case f.matchLabels(labels[i].Labels):
+			labelled = append(labelled, one)
+		}
+	}
+	return labelled, nil
+}
+
+// match looks at all conditions but labels. An image without a date is never
+// older than something.
+func (f *imageFilter) match(img listedImage) bool {
 	switch {
 	case f.dangling != nil && *f.dangling != (img.Name() == ""):
-		return false, nil
+		return false
 	case !f.before.IsZero() && !img.created.Before(f.before):
-		return false, nil
+		return false
 	case !f.since.IsZero() && !img.created.After(f.since):
-		return false, nil
-	case !f.matchName(img.Name()):
-		return false, nil
+		return false
+	case !f.until.IsZero() && (img.created.IsZero() || !img.created.Before(f.until)):
+		return false
 	}
-	return f.matchLabels(img.Image)
+	return f.matchName(img.Name())
 }
 
 func (f *imageFilter) matchName(full string) bool {
@@ -101,6 +187,10 @@ func (f *imageFilter) matchName(full string) bool {
 		}
 	}
 	return false
+}
+
+func (f *imageFilter) matchLabels(labels map[string]string) bool {
+	return !slices.ContainsFunc(f.labels, func(c labelCondition) bool { return !c.holds(labels) })
 }
 
 // matchReference says whether a full name is meant by REPOSITORY[:TAG], each part
@@ -118,26 +208,4 @@ func matchReference(pattern, full string) (bool, error) {
 		return wantRepo == repo && (wantTag == "" || wantTag == tag) && (wantDigest == "" || wantDigest == digest), nil
 	}
 	return false, nil
-}
-
-func (f *imageFilter) matchLabels(img *layout.Image) (bool, error) {
-	if len(f.labels) == 0 {
-		return true, nil
-	}
-	one, err := img.Best()
-	if err != nil {
-		return false, err
-	}
-	config, err := one.Config()
-	if err != nil {
-		return false, err
-	}
-	for _, label := range f.labels {
-		key, want, valued := strings.Cut(label, "=")
-		have, ok := config.Config.Labels[key]
-		if !ok || valued && have != want {
-			return false, nil
-		}
-	}
-	return true, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -30,7 +31,8 @@ func newImagesCommand(e *env) *cli.Command {
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "Show all images (default hides dangling images)"},
 			&cli.BoolFlag{Name: "digests", Usage: "Show digests"},
 			&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, Usage: "Filter output based on conditions provided\n" +
-				"(dangling=BOOL, label=KEY[=VALUE], before=IMAGE, since=IMAGE, reference=PATTERN)"},
+				"(dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE, since=IMAGE,\n" +
+				"until=TIME, reference=PATTERN)"},
 			formatFlag(),
 			&cli.BoolFlag{Name: "no-trunc", Usage: "Don't truncate output"},
 			quietFlag("Only show image IDs"),
@@ -40,7 +42,7 @@ func newImagesCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runImages(e, imagesOptions{
+			return runImages(c.Context, e, imagesOptions{
 				Match: firstOf(args...), All: c.Bool("all"), Digests: c.Bool("digests"), NoTrunc: c.Bool("no-trunc"),
 				Quiet: c.Bool("quiet"), Format: c.String("format"), Filters: c.StringSlice("filter"),
 			})
@@ -63,12 +65,12 @@ type imageRow struct {
 	UniqueSize   string
 }
 
-func runImages(e *env, o imagesOptions) error {
+func runImages(ctx context.Context, e *env, o imagesOptions) error {
 	store, err := e.openStore()
 	if err != nil {
 		return err
 	}
-	keep, err := newImageFilter(store, o)
+	filter, err := o.filter(store)
 	if err != nil {
 		return err
 	}
@@ -76,16 +78,9 @@ func runImages(e *env, o imagesOptions) error {
 	if err != nil {
 		return err
 	}
-	var images []listedImage
-	for _, img := range list {
-		one := listedImage{img, img.Created()}
-		ok, err := keep.match(one)
-		if err != nil {
-			return err
-		}
-		if ok {
-			images = append(images, one)
-		}
+	images, err := filter.choose(ctx, store, list, e.sayUnread)
+	if err != nil {
+		return err
 	}
 	newestFirst(images)
 	now := time.Now()
@@ -96,10 +91,18 @@ func runImages(e *env, o imagesOptions) error {
 	return writeList(&e.Out, imagesListing(o), rows)
 }
 
-// listedImage keeps the time that filter, order and row need.
-type listedImage struct {
-	*layout.Image
-	created time.Time
+func (o imagesOptions) filter(store *layout.Store) (*imageFilter, error) {
+	f, err := filterReader{command: program + " images", keys: listFilters(), now: time.Now(), find: store.Find}.read(o.Filters)
+	if err != nil {
+		return nil, err
+	}
+	if f.dangling == nil && !o.All {
+		f.dangling = new(bool)
+	}
+	if o.Match != "" {
+		f.references = append(f.references, o.Match)
+	}
+	return f, nil
 }
 
 func newestFirst(images []listedImage) {

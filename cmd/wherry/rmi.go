@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/layout"
@@ -34,40 +35,45 @@ func newRmiCommand(e *env) *cli.Command {
 	}
 }
 
-// runRmi removes nothing where one of the names is wrong.
+// runRmi removes what it can, as docker does: one wrong name keeps none of the
+// others, and what is gone is reported beside the error.
 func runRmi(ctx context.Context, e *env, o rmiOptions) error {
 	store, err := e.openStore()
 	if err != nil {
 		return err
 	}
-	var there []string
-	for _, ref := range o.Refs {
-		_, err := store.Find(ref)
-		_, missing := errors.AsType[*layout.NotFoundError](err)
-		switch {
-		case missing && o.Force:
-			e.say("%s: %s", program, printable(err.Error()))
-		case err != nil:
-			return concerning("rmi", ref, err)
-		default:
-			there = append(there, ref)
-		}
+	removed, err := store.RemoveAll(ctx, o.Refs, layout.RemoveOptions{Force: o.Force})
+	if removed == nil {
+		return concerning("rmi", o.Refs[0], err)
 	}
-	for _, ref := range there {
-		removed, err := store.Remove(ctx, ref, layout.RemoveOptions{Force: o.Force})
-		if _, gone := errors.AsType[*layout.NotFoundError](err); gone {
-			continue // it was there a moment ago: an operand before meant the same image
+	e.printRemoved(removed, "Untagged:", "Deleted:")
+	return errors.Join(e.rmiFailures(removed.Failed, o.Force), e.collected(ctx, removed.Collected, err))
+}
+
+// printRemoved tells what is gone, with docker's words for it in front.
+func (e *env) printRemoved(removed *layout.Removed, untagged, deleted string) {
+	removed.Each(
+		func(name string) { fmt.Fprintln(&e.Out, untagged, familiarString(name)) },
+		func(digest v1.Hash) { fmt.Fprintln(&e.Out, deleted, digest) },
+	)
+}
+
+// rmiFailures says why something was not removed, and returns the last error that
+// counts: with --force what is not there is none.
+func (e *env) rmiFailures(failed []layout.RefError, force bool) error {
+	var last error
+	for _, f := range failed {
+		if _, missing := errors.AsType[*layout.NotFoundError](f.Err); missing && force {
+			e.say("%s: %s", program, printable(f.Err.Error()))
+			continue
 		}
-		if err != nil {
-			// What is gone is gone: it is reported beside the error.
-			return errors.Join(concerning("rmi", ref, err), e.flush())
+		if last != nil {
+			e.say("%s: %s", program, printable(last.Error()))
 		}
-		for _, name := range removed.Untagged {
-			fmt.Fprintln(&e.Out, "Untagged:", familiarString(name))
-		}
-		for _, digest := range removed.Deleted {
-			fmt.Fprintln(&e.Out, "Deleted:", digest)
-		}
+		last = concerning("rmi", f.Ref, f.Err)
 	}
-	return nil
+	if last == nil {
+		return nil
+	}
+	return errors.Join(last, e.flush())
 }
