@@ -34,6 +34,7 @@ func commands(e *env) []*cli.Command {
 		newLoginCommand(e),
 		newLogoutCommand(e),
 		newCompletionCommand(e),
+		newManifestCommand(e),
 		newVersionCommand(e),
 	}
 }

@@ -144,6 +144,12 @@ func (e *env) openStore() (*layout.Store, error) {
 // registryClient returns a client with the user's credentials and hosts;
 // progress is told of uploads and may be nil.
 func (e *env) registryClient(progress func(v1.Descriptor, int64)) (*registry.Client, error) {
+	return e.registryClientFor(false, progress)
+}
+
+// registryClientFor is registryClient, or with insecure one that trusts every
+// host and needs no TLS.
+func (e *env) registryClientFor(insecure bool, progress func(v1.Descriptor, int64)) (*registry.Client, error) {
 	stored, err := e.credentials()
 	if err != nil {
 		return nil, err
@@ -151,6 +157,7 @@ func (e *env) registryClient(progress func(v1.Descriptor, int64)) (*registry.Cli
 	return registry.New(registry.Config{
 		Keychain:  stored,
 		HostsDirs: e.hostsDirs(),
+		Insecure:  insecure,
 		UserAgent: userAgent(),
 		Notice:    func(msg string) { e.say("%s", printable(msg)) },
 		Progress:  progress,

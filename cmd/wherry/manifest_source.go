@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/platform"
+	"github.com/wherry-oci/wherry/registry"
+)
+
+// memberFinder finds what goes into a manifest list: as docker does in the
+// registries, and else in the store.
+type memberFinder struct {
+	env    *env
+	store  *layout.Store
+	client *registry.Client
+}
+
+func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member, error) {
+	ref, err := registry.ParseReference(typed)
+	if err != nil {
+		return nil, err
+	}
+	stored, storeErr := f.store.Find(typed)
+	if _, pinned := ref.(reference.Digested); pinned && storeErr == nil {
+		if found, missing, err := stored[0].Members(ctx, ref.String(), digestedBy(ref)); err == nil && len(missing) == 0 && len(found) > 0 {
+			return found, nil // a registry can't have anything else
+		}
+	}
+	remote, err := f.client.Get(ctx, ref)
+	switch {
+	case err == nil:
+		if storeErr == nil && stored[0].Name() == ref.String() && stored[0].Descriptor().Digest != remote.Descriptor().Digest {
+			f.env.say("note: the store has another %s than the registry: the registry's is taken, %s", typed, remote.Descriptor().Digest)
+		}
+		return layout.Members(ctx, remote, ref.String(), digestedBy(ref))
+	case !mayBeAbsent(err):
+		return nil, err
+	case storeErr == nil:
+		return f.inStore(ctx, typed, ref, stored[0], err)
+	}
+	if _, ok := errors.AsType[*layout.AmbiguousError](storeErr); ok {
+		return nil, storeErr
+	}
+	return nil, asNoManifest(err, ref)
+}
+
+// mayBeAbsent: registries that do not show whether they have something answer
+// like the one that wants a login, and one out of reach has nothing for us.
+func mayBeAbsent(err error) bool {
+	return errors.As(err, new(*registry.NotFoundError)) || errors.As(err, new(*registry.UnauthorizedError)) ||
+		errors.As(err, new(*registry.UnreachableError))
+}
+
+// asNoManifest says in docker's words that a registry does not have ref.
+func asNoManifest(err error, ref reference.Named) error {
+	if errors.As(err, new(*registry.NotFoundError)) {
+		return noManifest(ref)
+	}
+	return err
+}
+
+// inStore returns what the store has of an image that the registry can't give.
+func (f *memberFinder) inStore(ctx context.Context, typed string, ref reference.Named, img *layout.Image, why error) ([]layout.Member, error) {
+	found, missing, err := img.Members(ctx, ref.String(), digestedBy(ref))
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, withHint(fmt.Errorf("the store has nothing whole of %q", typed), "%s pull --platform all %s", program, typed)
+	}
+	if errors.As(why, new(*registry.NotFoundError)) {
+		f.env.say("note: %s is not in the registry, it is taken from the store", typed)
+	} else {
+		f.env.say("note: %s is taken from the store: %s", typed, printable(why.Error()))
+	}
+	if len(missing) > 0 {
+		names := make([]string, len(missing))
+		for i, p := range missing {
+			names[i] = platform.Format(p)
+		}
+		f.env.say("note: the store does not have all of %s: left out %s", typed, strings.Join(names, ", "))
+	}
+	return found, nil
+}
+
+// digestedBy names what is below ref by digest.
+func digestedBy(ref reference.Named) func(v1.Hash) string {
+	base := ref.String()
+	if _, ok := ref.(reference.Digested); ok {
+		base = ref.Name()
+	}
+	return func(h v1.Hash) string { return base + "@" + h.String() }
+}
