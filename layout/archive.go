@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -32,9 +33,11 @@ type archive struct {
 	files    map[string]*item // by clean path
 	links    map[string]string
 	blobs    map[v1.Hash]*item
-	kept     int64    // bytes in memory
-	temps    []string // files of the ingest folder
 	settling errgroup.Group
+
+	mu    sync.Mutex
+	kept  int64    // bytes in memory
+	temps []string // files of the ingest folder
 }
 
 // item is one regular file of an archive.
@@ -66,16 +69,28 @@ func (s *Store) readArchive(ctx context.Context, r io.Reader, p Progress) (*arch
 		files: map[string]*item{}, links: map[string]string{}, blobs: map[v1.Hash]*item{},
 	}
 	a.settling.SetLimit(maxSettling)
+	var err error
+	if in := randomAccess(r); in != nil {
+		err = a.readAnywhere(ctx, in)
+	} else {
+		err = a.readThrough(ctx, r)
+	}
+	err = errors.Join(err, a.settling.Wait())
+	if err == nil && len(a.files) == 0 {
+		err = invalid("archive", "there is nothing in it")
+	}
+	return a, err
+}
+
+// readThrough reads an archive from front to end, and whatever is around it.
+func (a *archive) readThrough(ctx context.Context, r io.Reader) error {
 	source := &countingReader{ctx: ctx, r: r}
 	stream, free, err := unpack(source)
 	if err != nil {
-		return a, source.cause(err)
+		return source.cause(err)
 	}
 	defer free()
-	if err := a.readTar(stream); err != nil {
-		return a, errors.Join(source.cause(err), a.settling.Wait())
-	}
-	return a, a.settling.Wait()
+	return source.cause(a.readTar(stream, func(h *tar.Header, r io.Reader) error { return a.entry(ctx, h, r) }))
 }
 
 // countingReader keeps failures of the stream itself apart from what is wrong
@@ -98,7 +113,7 @@ func (c *countingReader) Read(p []byte) (int, error) {
 }
 
 func (c *countingReader) cause(err error) error {
-	if c.err != nil {
+	if err != nil && c.err != nil {
 		return c.err
 	}
 	return err
@@ -112,9 +127,10 @@ func (a *archive) cleanUp() {
 	}
 }
 
-func (a *archive) readTar(stream io.Reader) error {
+// readTar has entry see every file of an archive.
+func (a *archive) readTar(stream io.Reader, entry func(*tar.Header, io.Reader) error) error {
 	end := &endReader{r: stream}
-	tr := tar.NewReader(end)
+	tr := tar.NewReader(end.seeking())
 	for n := 0; ; n++ {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -126,15 +142,12 @@ func (a *archive) readTar(stream io.Reader) error {
 		if n == maxFiles {
 			return invalid("archive", "more than %d files", maxFiles)
 		}
-		if err := a.entry(h, tr); err != nil {
+		if err := entry(h, tr); err != nil {
 			return err
 		}
 	}
 	if end.zeros < tarBlockSize {
 		return archiveError(io.ErrUnexpectedEOF)
-	}
-	if len(a.files) == 0 {
-		return invalid("archive", "there is nothing in it")
 	}
 	return drain(stream)
 }
@@ -156,6 +169,25 @@ func (e *endReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// seeking is e, with a Seek if what it reads has one: archive/tar then skips.
+func (e *endReader) seeking() io.Reader {
+	if s, ok := e.r.(io.Seeker); ok {
+		return &seekingReader{endReader: e, s: s}
+	}
+	return e
+}
+
+type seekingReader struct {
+	*endReader
+	s io.Seeker
+}
+
+// Seek implements [io.Seeker].
+func (r *seekingReader) Seek(offset int64, whence int) (int64, error) {
+	r.zeros = 0
+	return r.s.Seek(offset, whence)
+}
+
 // drain reads what follows the archive: padding only, and with it the checksum
 // of the compression around it.
 func drain(r io.Reader) error {
@@ -175,14 +207,14 @@ func drain(r io.Reader) error {
 	}
 }
 
-func (a *archive) entry(h *tar.Header, content io.Reader) error {
+func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	name, err := cleanName(h.Name)
 	if err != nil || name == "." {
 		return err
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		i, err := a.read(name, h.Size, content)
+		i, err := a.read(ctx, name, h.Size, content{Reader: r})
 		if err != nil {
 			return err
 		}

@@ -2,12 +2,22 @@ package layout
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"hash"
 	"io"
+	"os"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
+
+// content is what a file of an archive holds.
+type content struct {
+	io.Reader
+	file *os.File // if not nil, it holds the same
+	at   int64    // from here on
+}
 
 // blobName is the digest that a path below blobs promises.
 func blobName(name string) (v1.Hash, bool) {
@@ -20,25 +30,25 @@ func blobName(name string) (v1.Hash, bool) {
 }
 
 // read takes one file in, and checks it against the digest in its name.
-func (a *archive) read(name string, size int64, content io.Reader) (*item, error) {
+func (a *archive) read(ctx context.Context, name string, size int64, c content) (*item, error) {
 	want, isBlob := blobName(name)
 	if !isBlob {
 		want.Algorithm = "sha256"
 	}
-	head, err := readAtMost(content, min(size, tarBlockSize))
+	head, err := readAtMost(c, min(size, tarBlockSize))
 	if err != nil {
 		return nil, archiveError(err)
 	}
 	i := &item{size: size, packing: sniff(head)}
-	content = io.MultiReader(bytes.NewReader(head), content)
+	c.Reader = io.MultiReader(bytes.NewReader(head), c.Reader)
 	known := isBlob && a.store.has(v1.Descriptor{Digest: want, Size: size})
 	switch {
 	case len(head) > 0 && (head[0] == '{' || head[0] == '[') && size <= maxConfig:
-		err = a.keep(i, want.Algorithm, content)
+		err = a.keep(i, want.Algorithm, c)
 	case known:
-		err = a.skip(i, want, content)
+		err = a.skip(i, want, c)
 	default:
-		err = a.spool(i, want, content)
+		err = a.spool(ctx, i, want, c)
 	}
 	if err == nil && isBlob && i.digest != want {
 		err = &DigestError{Digest: want, Size: size, Got: i.digest, Bytes: size}
@@ -47,11 +57,11 @@ func (a *archive) read(name string, size int64, content io.Reader) (*item, error
 }
 
 // keep reads JSON into memory.
-func (a *archive) keep(i *item, algorithm string, content io.Reader) error {
-	if a.kept += i.size; a.kept > maxArchived {
+func (a *archive) keep(i *item, algorithm string, c io.Reader) error {
+	if !a.roomFor(i.size) {
 		return invalid("archive", "more than %d bytes of manifests and configs in it", maxArchived)
 	}
-	raw, err := readAtMost(content, i.size)
+	raw, err := readAtMost(c, i.size)
 	if err != nil {
 		return archiveError(err)
 	}
@@ -64,13 +74,21 @@ func (a *archive) keep(i *item, algorithm string, content io.Reader) error {
 	return nil
 }
 
+// roomFor reports whether so many bytes more may be kept in memory.
+func (a *archive) roomFor(size int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kept += size
+	return a.kept <= maxArchived
+}
+
 // skip only hashes what the store has: an archive that lies is refused anyway.
-func (a *archive) skip(i *item, want v1.Hash, content io.Reader) error {
+func (a *archive) skip(i *item, want v1.Hash, c io.Reader) error {
 	h, err := v1.Hasher(want.Algorithm)
 	if err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(h, content, make([]byte, bufferSize)); err != nil {
+	if _, err := io.CopyBuffer(h, c, make([]byte, bufferSize)); err != nil {
 		return archiveError(err)
 	}
 	i.digest = sum(want.Algorithm, h)
@@ -78,29 +96,24 @@ func (a *archive) skip(i *item, want v1.Hash, content io.Reader) error {
 	return nil
 }
 
-// spool writes content into the ingest folder.
-func (a *archive) spool(i *item, want v1.Hash, content io.Reader) error {
-	g, err := a.store.newIngest(want.Algorithm)
+// spool brings a file into the ingest folder.
+func (a *archive) spool(ctx context.Context, i *item, want v1.Hash, c content) error {
+	g, err := a.newTemp(i, want.Algorithm)
 	if err != nil {
 		return err
 	}
-	i.temp = g.file.Name()
-	a.temps = append(a.temps, i.temp)
-	if want.Hex != "" {
-		report(a.progress, v1.Descriptor{Digest: want, Size: i.size}, 0)
+	told := func(n int64) {
+		if want.Hex != "" && n < i.size {
+			report(a.progress, v1.Descriptor{Digest: want, Size: i.size}, n)
+		}
 	}
-	buf := make([]byte, min(bufferSize, i.size+1))
-	for g.n < i.size {
-		n, err := content.Read(buf)
-		if _, err := g.Write(buf[:n]); err != nil {
-			return errors.Join(err, g.file.Close())
-		}
-		if want.Hex != "" && g.n < i.size {
-			report(a.progress, v1.Descriptor{Digest: want, Size: i.size}, g.n)
-		}
-		if err != nil && g.n < i.size {
-			return errors.Join(archiveError(err), g.file.Close())
-		}
+	told(0)
+	shared, err := c.shareWith(ctx, g, i.size, told)
+	if !shared {
+		err = g.copyFrom(c, i.size, told)
+	}
+	if err != nil {
+		return errors.Join(err, g.file.Close())
 	}
 	i.digest = sum(want.Algorithm, g.hash)
 	a.settling.Go(func() error {
@@ -112,4 +125,106 @@ func (a *archive) spool(i *item, want v1.Hash, content io.Reader) error {
 		return err
 	})
 	return nil
+}
+
+// newTemp begins the file of an item.
+func (a *archive) newTemp(i *item, algorithm string) (*ingest, error) {
+	g, err := a.store.newIngest(algorithm)
+	if err != nil {
+		return nil, err
+	}
+	i.temp = g.file.Name()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.temps = append(a.temps, i.temp)
+	return g, nil
+}
+
+// shareWith has g share the blocks of the archive's file, where the file system
+// can and they lie well. What is hashed is g's file, which nobody else writes.
+func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func(int64)) (done bool, err error) {
+	whole := size - size%cloneAlign
+	if c.file == nil || size < alignFrom || c.at%cloneAlign != 0 || cloneRange(g.file, 0, c.file, c.at, whole) != nil {
+		return false, nil
+	}
+	if _, err := g.file.Seek(whole, io.SeekStart); err != nil {
+		return true, err
+	}
+	tail := io.NewSectionReader(c.file, c.at+whole, size-whole)
+	if n, err := io.Copy(g.file, tail); err != nil || n < tail.Size() {
+		return true, archiveError(errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	buf := make([]byte, bufferSize)
+	for g.n < size {
+		if err := ctx.Err(); err != nil {
+			return true, err
+		}
+		n, err := g.file.ReadAt(buf[:min(bufferSize, size-g.n)], g.n)
+		if err != nil {
+			return true, err
+		}
+		g.hash.Write(buf[:n])
+		g.n += int64(n)
+		told(g.n)
+	}
+	return true, nil
+}
+
+// copyFrom writes size bytes of r.
+func (g *ingest) copyFrom(r io.Reader, size int64, told func(int64)) error {
+	h := hashBehind(g.hash, size)
+	defer h.wait()
+	for g.n < size {
+		buf := <-h.free
+		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), size-g.n)])
+		h.full <- buf[:n]
+		if err != nil {
+			return archiveError(err)
+		}
+		if _, err := g.put(buf[:n]); err != nil {
+			return err
+		}
+		told(g.n)
+	}
+	return nil
+}
+
+// put writes what somebody else hashes.
+func (g *ingest) put(p []byte) (int, error) {
+	n, err := g.file.Write(p)
+	g.n += int64(n)
+	if g.n-g.started >= writebackStep {
+		startWriteback(g.file, g.started, g.n-g.started)
+		g.started = g.n
+	}
+	return n, err
+}
+
+// behind hashes in a goroutine of its own, so that another one can read and
+// write meanwhile. Buffers come from free and are handed over to full.
+type behind struct {
+	free, full chan []byte
+	done       chan struct{}
+}
+
+// hashBehind hashes into h until wait is called, after which h may be used.
+func hashBehind(h hash.Hash, size int64) *behind {
+	const buffers = 4
+	b := &behind{free: make(chan []byte, buffers), full: make(chan []byte, buffers), done: make(chan struct{})}
+	for range buffers {
+		b.free <- make([]byte, min(bufferSize/2, size+1))
+	}
+	go func() {
+		defer close(b.done)
+		for p := range b.full {
+			h.Write(p)
+			b.free <- p[:cap(p)]
+		}
+	}()
+	return b
+}
+
+func (b *behind) wait() {
+	close(b.full)
+	<-b.done
 }

@@ -32,7 +32,9 @@ type loaded struct {
 
 // Load reads an archive to its end and takes over every image in it: docker's
 // archives of every age, OCI archives, and those that are both; gzip, zstd, xz
-// or bzip2 may be around it. Files may come in any order; r need not seek.
+// or bzip2 may be around it. Files may come in any order; r need not seek, but
+// of a file that is not compressed the large members are read side by side, and
+// where the file system can, the store shares their blocks.
 // A blob may be missing if the store has it.
 //
 // Blobs, manifests and configs keep their digests. docker's archives have no
