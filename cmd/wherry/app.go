@@ -77,7 +77,7 @@ func newApp(e *env) *cli.App {
 	app := &cli.App{
 		Name:                      program,
 		Usage:                     "Build, ship and carry container images without a daemon",
-		Flags:                     globalFlags(e),
+		Flags:                     append(globalFlags(e), dockerGlobals(e)...),
 		Commands:                  append(append(commands(e), groups(e)...), newWordsCommand(e)),
 		HideHelp:                  true,
 		HideVersion:               true,

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,8 +66,14 @@ func TestCommandsAndFiles(t *testing.T) {
 // The rules for what a person reads hold for every command.
 func TestCommandTexts(t *testing.T) {
 	app := newApp(&env{})
+	same := map[string]string{}
 	walk(app.Commands, nil, func(path []*cli.Command) {
 		c := path[len(path)-1]
+		// One text is one command: that is how help finds its other names.
+		if first, ok := same[c.Usage]; ok && first != fmt.Sprint(flagNames(c)) {
+			t.Errorf("two commands say %q, but their flags differ: %s and %s", c.Usage, first, flagNames(c))
+		}
+		same[c.Usage] = fmt.Sprint(flagNames(c))
 		if c.Usage == "" || strings.HasSuffix(c.Usage, ".") {
 			t.Errorf("%s: usage %q", c.Name, c.Usage)
 		}
@@ -94,14 +101,6 @@ func TestCommandTexts(t *testing.T) {
 	})
 }
 
-func walk(list, above []*cli.Command, visit func(path []*cli.Command)) {
-	for _, c := range list {
-		path := append(slices.Clone(above), c)
-		visit(path)
-		walk(c.Subcommands, path, visit)
-	}
-}
-
 func TestHelpHasDockersShape(t *testing.T) {
 	e, stdout, stderr := testEnv(t)
 	if code := run(context.Background(), e, []string{"wherry", "image", "ls", "x", "--help"}); code != exitDone {
@@ -110,10 +109,10 @@ func TestHelpHasDockersShape(t *testing.T) {
 	for _, want := range []string{
 		"Usage:  wherry image ls [OPTIONS] [REPOSITORY[:TAG]]\n\nList images\n\n",
 		"Aliases:\n  wherry images, wherry image ls, wherry image list\n\nOptions:\n",
-		"\n  -a, --all                  Show all images",
-		"\n      --digests              Show digests\n",
-		"\n  -f, --filter stringArray   Filter output",
-		"\n      --no-trunc             Don't truncate output\n",
+		"\n  -a, --all             Show all images",
+		"\n      --digests         Show digests\n",
+		"\n  -f, --filter filter   Filter output",
+		"\n      --no-trunc        Don't truncate output\n",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("no %q in:\n%s", want, stdout)
@@ -128,6 +127,11 @@ func TestFailuresPrintNothingOnStdout(t *testing.T) {
 		stderr string
 	}{
 		"imagse":                            {exitUsage, "wherry: \"imagse\" is not a wherry command\nhint: wherry images\n"},
+		"run -it alpine":                    {exitUsage, "wherry: \"run\" needs docker's engine: wherry has images, no containers\nhint: run 'wherry --help'\n"},
+		"rm x":                              {exitUsage, "wherry: \"rm\" needs docker's engine: wherry has images, no containers\nhint: wherry rmi\n"},
+		"-H tcp://far:2375 images":          {exitUsage, "wherry: --host tcp://far:2375: wherry talks to no engine, it works on the store of this machine\nhint: run 'wherry --help'\n"},
+		"--context far images":              {exitUsage, "wherry: --context far: wherry talks to no engine, it works on the store of this machine\nhint: run 'wherry --help'\n"},
+		"images -D":                         {exitUsage, "wherry: unknown shorthand flag: \"D\" in -D\nhint: run 'wherry images --help'\n"},
 		"images a b":                        {exitUsage, "wherry: \"wherry images\" requires at most 1 argument, got 2\nhint: run 'wherry images --help'\n"},
 		"tag a":                             {exitUsage, "wherry: \"wherry tag\" requires 2 arguments, got 1\nhint: run 'wherry tag --help'\n"},
 		"rmi":                               {exitUsage, "wherry: \"wherry rmi\" requires at least 1 argument, got 0\nhint: run 'wherry rmi --help'\n"},
@@ -155,4 +159,29 @@ func TestFailuresPrintNothingOnStdout(t *testing.T) {
 			t.Errorf("%q: stdout %q, stderr %q", typed, stdout, stderr)
 		}
 	}
+}
+
+// What docker's scripts say of the engine before the command is taken, with a word that it does nothing.
+func TestDockersGlobalOptions(t *testing.T) {
+	e, _, stderr := testEnv(t)
+	line := "wherry -D -l info --tlsverify --tlscacert ca.pem -H unix:///var/run/docker.sock -c default --config /none images"
+	if code := run(context.Background(), e, strings.Fields(line)); code != exitDone {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	for _, name := range []string{"debug", "log-level", "tlsverify", "tlscacert", "host", "context"} {
+		if n := strings.Count(stderr.String(), "note: --"+name+" has no effect"); n != 1 {
+			t.Errorf("%d notes about --%s in:\n%s", n, name, stderr)
+		}
+	}
+	if n := strings.Count(stderr.String(), "\n"); n != 6 {
+		t.Errorf("%d lines instead of 6:\n%s", n, stderr)
+	}
+}
+
+func flagNames(c *cli.Command) []string {
+	var names []string
+	for _, f := range c.Flags {
+		names = append(names, f.Names()...)
+	}
+	return names
 }

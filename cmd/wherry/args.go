@@ -107,7 +107,14 @@ func (p *argParser) bare(word string) error {
 			return nil
 		}
 	}
-	return &unknownCommandError{parent: p.path(), name: word, near: nearest(word, p.commands)}
+	err := &unknownCommandError{parent: p.path(), name: word, near: nearest(word, p.commands)}
+	if len(p.line.path) == 0 && needsEngine(word) {
+		err.engine, err.near = true, ""
+		if word == "rm" {
+			err.near = "rmi"
+		}
+	}
+	return err
 }
 
 func (p *argParser) path() string {
@@ -182,7 +189,7 @@ func (p *argParser) short(letters string) error {
 }
 
 // find looks a flag up in the command, then in the program's global ones: those
-// may stand anywhere.
+// may stand anywhere, docker's own (the hidden ones) only before the command.
 func (p *argParser) find(name string) (cli.Flag, *[]string) {
 	if n := len(p.line.path); n > 0 {
 		for _, f := range p.line.path[n-1].Flags {
@@ -192,7 +199,8 @@ func (p *argParser) find(name string) (cli.Flag, *[]string) {
 		}
 	}
 	for _, f := range p.global {
-		if slices.Contains(f.Names(), name) {
+		visible, ok := f.(cli.VisibleFlag)
+		if slices.Contains(f.Names(), name) && (len(p.line.path) == 0 || ok && visible.IsVisible()) {
 			return f, &p.globalArgs
 		}
 	}

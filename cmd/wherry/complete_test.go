@@ -57,7 +57,7 @@ func TestComplete(t *testing.T) {
 		"wherry rmi 24":                               "|240000000000", // no name begins so: the nameless has its ID
 		"wherry tag alpine:3.20 al":                   "|alpine:3.20",
 		"wherry tag a b al":                           "",
-		"wherry images --filter ":                     "nospace|dangling=|label=|before=|since=|reference=",
+		"wherry images --filter ":                     "nospace|dangling=|label=|before=|since=|until=|reference=",
 		"wherry images -f dangling=":                  "|true|false",
 		"wherry images --filter=since=al":             "|alpine:3.20",
 		"wherry images --format ":                     "|table|json",

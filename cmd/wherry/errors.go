@@ -40,9 +40,13 @@ func (e *usageError) Unwrap() error { return e.err }
 // unknownCommandError is a first word that is no command.
 type unknownCommandError struct {
 	parent, name, near string
+	engine             bool // it is one of docker's, for containers
 }
 
 func (e *unknownCommandError) Error() string {
+	if e.engine {
+		return fmt.Sprintf("%q needs docker's engine: wherry has images, no containers", e.name)
+	}
 	return fmt.Sprintf("%q is not a %s command", e.name, e.parent)
 }
 

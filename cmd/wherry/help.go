@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -43,10 +44,7 @@ func writeProgramHelp(b *bytes.Buffer, app *cli.App) {
 
 func writeCommandHelp(b *bytes.Buffer, app *cli.App, path []*cli.Command) {
 	c := path[len(path)-1]
-	name := app.Name
-	for _, p := range path {
-		name += " " + p.Name
-	}
+	name := typedPath(app, path)
 	usage := name
 	if len(c.Flags) > 0 {
 		usage += " [OPTIONS]"
@@ -71,19 +69,34 @@ func otherNames(app *cli.App, c *cli.Command) []string {
 		return nil
 	}
 	var all []string
-	for _, top := range app.Commands {
-		if top.Usage == c.Usage {
-			all = append(all, app.Name+" "+top.Name)
+	walk(app.Commands, nil, func(path []*cli.Command) {
+		last := path[len(path)-1]
+		if last.Usage != c.Usage {
+			return
 		}
-		for _, sub := range top.Subcommands {
-			if sub.Usage == c.Usage {
-				for _, name := range sub.Names() {
-					all = append(all, app.Name+" "+top.Name+" "+name)
-				}
-			}
+		for _, name := range last.Names() {
+			all = append(all, typedPath(app, append(slices.Clone(path[:len(path)-1]), &cli.Command{Name: name})))
 		}
-	}
+	})
 	return all
+}
+
+// walk visits every command below above, outermost first.
+func walk(list, above []*cli.Command, visit func(path []*cli.Command)) {
+	for _, c := range list {
+		path := append(slices.Clone(above), c)
+		visit(path)
+		walk(c.Subcommands, path, visit)
+	}
+}
+
+// typedPath is what is typed to reach the last of path: "wherry image ls".
+func typedPath(app *cli.App, path []*cli.Command) string {
+	name := app.Name
+	for _, p := range path {
+		name += " " + p.Name
+	}
+	return name
 }
 
 func writeCommandList(b *bytes.Buffer, title string, list []*cli.Command) {
@@ -137,11 +150,29 @@ func valueWord(f cli.Flag) string {
 	case *cli.BoolFlag:
 		return ""
 	case *cli.StringSliceFlag:
-		return "stringArray"
+		return sliceWord(f.Names()[0])
 	case *cli.IntFlag, *cli.Int64Flag:
 		return "int"
 	case *cli.DurationFlag:
 		return "duration"
 	}
+	switch f.Names()[0] {
+	case "memory", "memory-swap", "shm-size", "max-used-space", "min-free-space", "reserved-space":
+		return "bytes"
+	}
 	return "string"
+}
+
+// sliceWord tells lists that commas separate as well from those that don't, and
+// knows the few that docker calls otherwise.
+func sliceWord(name string) string {
+	switch name {
+	case "filter", "ulimit":
+		return name
+	case "change":
+		return "list"
+	case "platform", "os-features", "add-host", "security-opt":
+		return "stringSlice"
+	}
+	return "stringArray"
 }
