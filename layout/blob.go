@@ -71,89 +71,96 @@ func sum(algorithm string, h hash.Hash) v1.Hash {
 	return v1.Hash{Algorithm: algorithm, Hex: fmt.Sprintf("%x", h.Sum(nil))}
 }
 
-// ingest is a blob on its way: a file beside the blobs, hashed while it is
-// written, that gets a blob's place once it is whole.
-type ingest struct {
-	file    *os.File
-	hash    hash.Hash
-	n       int64 // bytes written and hashed
-	started int64 // of these, bytes whose way to the disk was begun
+// fetch brings blob d of src into the store, unless it is there. Of processes
+// that want the same blob one transfers it, the others wait for it.
+func (s *Store) fetch(ctx context.Context, src Source, d v1.Descriptor, l *lanes, p Progress) error {
+	if s.has(d) {
+		report(p, d, d.Size)
+		return nil
+	}
+	unlock, err := s.lockBlob(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.has(d) {
+		report(p, d, d.Size)
+		return nil
+	}
+	if done, err := s.linkFrom(ctx, src, d, p); done || err != nil {
+		return err
+	}
+	a, err := l.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.leave()
+	g, err := s.resumeIngest(d)
+	if err != nil {
+		return err
+	}
+	resumed := g.has()
+	t := newTeller(p, d)
+	err = transfer(ctx, g, src, d, a, t)
+	var wrong *DigestError
+	if resumed > 0 && errors.As(err, &wrong) { // the old part may be the wrong one
+		if err = g.restart(); err == nil {
+			err = transfer(ctx, g, src, d, a, t)
+		}
+	}
+	return s.finish(g, d, err)
 }
 
-// ingestPath is where blob h grows; every process picks the same one.
-func (s *Store) ingestPath(h v1.Hash) string {
-	return filepath.Join(s.dir, ingestDir, h.Algorithm+"-"+h.Hex)
+// finish gives a fetched blob its place, or cleans up after err.
+func (s *Store) finish(g *ingest, d v1.Descriptor, err error) error {
+	if err == nil {
+		err = g.settle()
+	}
+	if err == nil {
+		err = s.place(g.file.Name(), d.Digest)
+	}
+	var broken *sourceError
+	switch {
+	case err == nil:
+		return g.forgetParts()
+	case errors.As(err, &broken) && g.has() >= worthResuming:
+		_ = g.file.Close() // who resumes hashes what got there
+		return err
+	default:
+		return errors.Join(err, g.discard())
+	}
 }
 
-// newIngest begins a blob whose digest isn't known yet.
-func (s *Store) newIngest(algorithm string) (*ingest, error) {
+// lockBlob keeps other processes from fetching blob h at the same time.
+func (s *Store) lockBlob(ctx context.Context, h v1.Hash) (release func(), err error) {
 	if err := os.MkdirAll(s.path(ingestDir), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(s.path(ingestDir), "new-*")
+	file := s.ingestPath(h) + ".lock"
+	unlock, err := s.lock(ctx, file, (*flock.Flock).TryLock, fmt.Sprintf("waiting for another process that fetches blob %s", h))
 	if err != nil {
 		return nil, err
 	}
-	g := &ingest{file: f}
-	if err := f.Chmod(0o644); err != nil {
-		return nil, errors.Join(err, g.discard())
-	}
-	if g.hash, err = v1.Hasher(algorithm); err != nil {
-		return nil, errors.Join(err, g.discard())
-	}
-	return g, nil
+	return func() {
+		if _, err := os.Stat(s.BlobPath(h)); err == nil {
+			_ = os.Remove(file) // who waits for it, or locks a new one, finds the blob
+		}
+		unlock()
+	}, nil
 }
 
-// resumeIngest goes on with blob d where a process that is gone left it. The
-// caller holds the blob's lock.
-func (s *Store) resumeIngest(d v1.Descriptor) (*ingest, error) {
-	f, err := os.OpenFile(s.ingestPath(d.Digest), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	g := &ingest{file: f}
-	if g.hash, err = v1.Hasher(d.Digest.Algorithm); err != nil {
-		return nil, errors.Join(err, g.discard())
-	}
-	g.n, err = io.CopyBuffer(g.hash, struct{ io.Reader }{f}, make([]byte, bufferSize))
-	if err == nil && g.n >= d.Size { // a whole one would have been renamed: it was the wrong one
-		err = g.restart()
-	}
-	if err != nil {
-		return nil, errors.Join(err, g.discard())
-	}
-	return g, nil
-}
-
-func (g *ingest) restart() error {
-	g.hash.Reset()
-	g.n, g.started = 0, 0
-	if _, err := g.file.Seek(0, io.SeekStart); err != nil {
+// transfer fills g up to d's size from src and verifies it.
+func transfer(ctx context.Context, g *ingest, src Source, d v1.Descriptor, a *lane, t *teller) error {
+	t.there(g.has())
+	if len(d.Data) > 0 && verify(d, d.Data) == nil && g.has() == 0 {
+		if _, err := g.Write(d.Data); err != nil {
+			return err
+		}
+	} else if err := newDownload(src, d, g, a, t).run(ctx); err != nil {
 		return err
 	}
-	return g.file.Truncate(0)
-}
-
-func (g *ingest) Write(p []byte) (int, error) {
-	n, err := g.file.Write(p)
-	g.hash.Write(p[:n])
-	g.n += int64(n)
-	if g.n-g.started >= writebackStep {
-		startWriteback(g.file, g.started, g.n-g.started)
-		g.started = g.n
-	}
-	return n, err
-}
-
-// settle brings what was written to the disk and closes the file.
-func (g *ingest) settle() error {
-	return errors.Join(syncData(g.file), g.file.Close())
-}
-
-// discard removes the file, closed or not.
-func (g *ingest) discard() error {
-	_ = g.file.Close()
-	return os.Remove(g.file.Name())
+	t.there(d.Size)
+	return nil
 }
 
 // place makes the settled file blob h. The folder is not synced.
@@ -180,135 +187,6 @@ func (s *Store) syncBlobs(added []v1.Descriptor) error {
 		err = errors.Join(err, syncDir(filepath.Join(s.dir, blobsDir, a)))
 	}
 	return err
-}
-
-// fetch brings blob d of src into the store, unless it is there. Of processes
-// that want the same blob one transfers it, the others wait for it.
-func (s *Store) fetch(ctx context.Context, src Source, d v1.Descriptor, p Progress) error {
-	if s.has(d) {
-		report(p, d, d.Size)
-		return nil
-	}
-	unlock, err := s.lockBlob(ctx, d.Digest)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if s.has(d) {
-		report(p, d, d.Size)
-		return nil
-	}
-	if done, err := s.linkFrom(ctx, src, d, p); done || err != nil {
-		return err
-	}
-	g, err := s.resumeIngest(d)
-	if err != nil {
-		return err
-	}
-	resumed := g.n
-	err = transfer(ctx, g, src, d, p)
-	var wrong *DigestError
-	if resumed > 0 && errors.As(err, &wrong) { // the old part may be the wrong one
-		if err = g.restart(); err == nil {
-			err = transfer(ctx, g, src, d, p)
-		}
-	}
-	return s.finish(g, d, err)
-}
-
-// finish gives a fetched blob its place, or cleans up after err.
-func (s *Store) finish(g *ingest, d v1.Descriptor, err error) error {
-	if err == nil {
-		err = g.settle()
-	}
-	if err == nil {
-		err = s.place(g.file.Name(), d.Digest)
-	}
-	var broken *sourceError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &broken) && g.n >= worthResuming:
-		_ = g.file.Close() // who resumes hashes what got there
-		return err
-	default:
-		return errors.Join(err, g.discard())
-	}
-}
-
-// lockBlob keeps other processes from fetching blob h at the same time.
-func (s *Store) lockBlob(ctx context.Context, h v1.Hash) (release func(), err error) {
-	if err := os.MkdirAll(s.path(ingestDir), 0o755); err != nil {
-		return nil, err
-	}
-	file := s.ingestPath(h) + ".lock"
-	unlock, err := s.lock(ctx, file, (*flock.Flock).TryLock, fmt.Sprintf("waiting for another process that fetches blob %s", h))
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		if _, err := os.Stat(s.BlobPath(h)); err == nil {
-			_ = os.Remove(file) // who waits for it, or locks a new one, finds the blob
-		}
-		unlock()
-	}, nil
-}
-
-// transfer fills g up to d's size from src and verifies it. A reader that ends
-// early is opened again where it ended.
-func transfer(ctx context.Context, g *ingest, src Source, d v1.Descriptor, p Progress) error {
-	report(p, d, g.n)
-	if len(d.Data) > 0 && verify(d, d.Data) == nil && g.n == 0 {
-		_, err := g.Write(d.Data)
-		report(p, d, g.n)
-		return err
-	}
-	for attempt := 1; ; attempt++ {
-		was := g.n
-		err := transferOnce(ctx, g, src, d, p)
-		var broken *sourceError
-		if err == nil || !errors.As(err, &broken) || ctx.Err() != nil || g.n == was || attempt == maxAttempts {
-			return err
-		}
-	}
-}
-
-func transferOnce(ctx context.Context, g *ingest, src Source, d v1.Descriptor, p Progress) (err error) {
-	r, err := src.Open(ctx, d, g.n)
-	if err != nil {
-		return &sourceError{err}
-	}
-	defer r.Close()
-	buf := make([]byte, min(bufferSize, d.Size+1))
-	for {
-		if err := ctx.Err(); err != nil {
-			return &sourceError{err}
-		}
-		n, err := r.Read(buf)
-		if g.n+int64(n) > d.Size {
-			return &DigestError{Digest: d.Digest, Size: d.Size, Bytes: g.n + int64(n)}
-		}
-		if n > 0 {
-			if _, err := g.Write(buf[:n]); err != nil {
-				return err
-			}
-			if g.n < d.Size {
-				report(p, d, g.n)
-			}
-		}
-		switch {
-		case err == io.EOF && g.n < d.Size:
-			return &sourceError{&DigestError{Digest: d.Digest, Size: d.Size, Bytes: g.n}}
-		case err == io.EOF:
-			if err := compare(d, g.n, g.hash); err != nil {
-				return err
-			}
-			report(p, d, g.n)
-			return nil
-		case err != nil:
-			return &sourceError{err}
-		}
-	}
 }
 
 // writeBlob brings raw into the store, which must be blob d.

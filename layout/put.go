@@ -9,9 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// parallel is how many blobs of one image are transferred at a time.
-const parallel = 3
-
 // PutOptions say what of an image is put, and under which names.
 type PutOptions struct {
 	// Names are full normalised names, or what normalises to one: each becomes
@@ -186,9 +183,13 @@ func (p *putter) readSource(ctx context.Context, d v1.Descriptor, limit int64) (
 // fetch brings everything in t into the store.
 func (p *putter) fetch(ctx context.Context, t *tree, progress Progress) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
+	g.SetLimit(maxLanes)
+	l := newLanes()
+	looking, stop := context.WithCancel(gctx)
+	defer stop()
+	go l.run(looking)
 	for _, d := range t.blobs {
-		g.Go(func() error { return p.store.fetch(gctx, p.src, d, progress) })
+		g.Go(func() error { return p.store.fetch(gctx, p.src, d, l, progress) })
 	}
 	for _, doc := range t.docs {
 		g.Go(func() error { return p.store.writeBlob(doc.desc, doc.raw) })

@@ -139,6 +139,7 @@ func (i *Image) connect(ctx context.Context, d v1.Descriptor, offset int64) (io.
 		}
 		body, err := s.blob(ctx, d, offset)
 		if err == nil {
+			i.serves.Store(host)
 			return body, nil
 		}
 		if ctx.Err() != nil {
@@ -174,35 +175,80 @@ func (s *session) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.R
 	if err != nil {
 		return nil, err
 	}
-	return s.from(resp, offset)
+	return s.from(resp, d, offset)
 }
 
 // setRange asks for d from offset on. The end is named, as not all servers know
 // open ranges.
 func setRange(h http.Header, d v1.Descriptor, offset int64) {
 	if offset > 0 {
-		h.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, d.Size-1))
+		h.Set("Range", byteRange(offset, d.Size-offset))
 	}
 }
 
-// from gives the body of resp from offset on: servers may ignore a range.
-func (s *session) from(resp *http.Response, offset int64) (io.ReadCloser, error) {
-	if err := skipTo(resp, offset); err != nil {
+// byteRange is length bytes from offset on, as RFC 9110, 14.2 writes them.
+func byteRange(offset, length int64) string {
+	return fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)
+}
+
+// from gives the body of resp, which is d from offset on. Servers may ignore a
+// range; what is announced with another length is not even begun.
+func (s *session) from(resp *http.Response, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	whole := resp.StatusCode != http.StatusPartialContent
+	length := d.Size
+	var err error
+	if !whole {
+		length, err = d.Size-offset, checkRange(resp, offset)
+	}
+	if n := resp.ContentLength; err == nil && n >= 0 && n != length {
+		err = &SizeError{Host: s.to.account(), Digest: d.Digest, Want: length, Got: n}
+	}
+	if err == nil && whole {
+		_, err = io.CopyN(io.Discard, resp.Body, offset)
+	}
+	if err != nil {
 		_ = resp.Body.Close() // nothing of it is used
 		return nil, s.fault(err)
 	}
 	return faultReader{resp.Body, s}, nil
 }
 
-func skipTo(resp *http.Response, offset int64) error {
-	if resp.StatusCode == http.StatusPartialContent {
-		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
-			return fmt.Errorf("asked for bytes from %d on, got %q", offset, bounded(resp.Header.Get("Content-Range")))
-		}
-		return nil
+// checkRange that the bytes which come are those asked for.
+func checkRange(resp *http.Response, offset int64) error {
+	if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", offset)) {
+		return fmt.Errorf("asked for bytes from %d on, got %q", offset, bounded(got))
 	}
-	_, err := io.CopyN(io.Discard, resp.Body, offset)
-	return err
+	return nil
+}
+
+// OpenRange reads length bytes of layer d from offset on, over one more connection
+// to the host that serves d already. It tries once: a registry that cannot serve
+// ranges, or not so many at a time, has its error returned at once, and Open goes
+// on as if nothing had been. The reader ends with its first error.
+func (i *Image) OpenRange(ctx context.Context, d v1.Descriptor, offset, length int64) (io.ReadCloser, error) {
+	host := i.serves.Load()
+	if host == nil || isManifest(d.MediaType) || offset < 0 || length <= 0 || length > d.Size-offset {
+		return nil, fmt.Errorf("reading a part of %s: %w", d.Digest, errors.ErrUnsupported)
+	}
+	s := i.client.session(host, i.ref, "pull")
+	s.tries, s.waits = 1, nil
+	resp, err := s.get(ctx, s.repo+"/blobs/"+d.Digest.String(), http.Header{"Range": {byteRange(offset, length)}}) //nolint:bodyclose // the reader takes it over
+	if err != nil {
+		return nil, err
+	}
+	switch n := resp.ContentLength; {
+	case resp.StatusCode != http.StatusPartialContent:
+		err = fmt.Errorf("registry %s ignores ranges: %w", s.to.account(), errors.ErrUnsupported)
+	case n >= 0 && n != length:
+		err = &SizeError{Host: s.to.account(), Digest: d.Digest, Want: length, Got: n}
+	default:
+		err = checkRange(resp, offset)
+	}
+	if err != nil {
+		_ = resp.Body.Close() // nothing of it is used
+		return nil, err
+	}
+	return faultReader{resp.Body, s}, nil
 }
 
 // faultReader names the host in what goes wrong while a body is read.
@@ -241,5 +287,5 @@ func (c *Client) foreign(ctx context.Context, address string, d v1.Descriptor, o
 	if resp.StatusCode/100 != 2 {
 		return nil, s.refused(resp)
 	}
-	return s.from(resp, offset)
+	return s.from(resp, d, offset)
 }

@@ -98,6 +98,18 @@ func (e *DigestError) Error() string {
 	return fmt.Sprintf("registry %s sent wrong bytes for %s: their digest is %s", e.Host, e.Want, e.Got)
 }
 
+// SizeError says that a registry announces a blob with another size than its
+// manifest does.
+type SizeError struct {
+	Host      string
+	Digest    v1.Hash
+	Want, Got int64 // in bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("registry %s announces %d bytes of %s instead of %d", e.Host, e.Got, e.Digest, e.Want)
+}
+
 // FormatError says that what a registry sent is no manifest or index that can be
 // used.
 type FormatError struct {

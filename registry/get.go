@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
@@ -33,6 +34,8 @@ type Image struct {
 	desc   v1.Descriptor
 	raw    []byte
 	hosts  []*endpoint // to read from, the likeliest first
+
+	serves atomic.Pointer[endpoint] // the host that a blob came from last
 }
 
 // Descriptor of the manifest or index that the name resolved to. Its MediaType

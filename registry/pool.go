@@ -50,7 +50,7 @@ func (p *pools) tune(client *http.Client) error {
 		t.DialContext = (&net.Dialer{Timeout: p.dial, KeepAlive: 30 * time.Second}).DialContext
 		t.TLSHandshakeTimeout = p.dial
 		t.ResponseHeaderTimeout = p.answer
-		t.MaxIdleConnsPerHost = t.MaxIdleConns
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = 64, 32 // a large layer comes over many, piece after piece
 		t.DisableCompression = true // a layer kept with an encoding would come back as other bytes
 		t.ReadBufferSize, t.WriteBufferSize = 64<<10, 64<<10
 	}
