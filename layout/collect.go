@@ -36,6 +36,11 @@ func (s *Store) Collect(ctx context.Context) (Collected, error) {
 		return Collected{Busy: true}, nil
 	}
 	defer l.Unlock() //nolint:errcheck // closing the file drops the lock whatever it says
+	return s.collect(ctx)
+}
+
+// collect is called by who holds the store exclusively.
+func (s *Store) collect(ctx context.Context) (Collected, error) {
 	marked, err := s.mark(ctx)
 	if err != nil {
 		return Collected{}, err

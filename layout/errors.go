@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/wherry-oci/wherry/platform"
 )
 
 // NotFoundError says that nothing in the store answers to Ref.
@@ -40,6 +42,19 @@ func (e *InUseError) Error() string {
 		return fmt.Sprintf("%q is a part of %s", e.Ref, names)
 	}
 	return fmt.Sprintf("%q has several names: %s", e.Ref, names)
+}
+
+// SharedError says that content for a platform was to be removed that other
+// names stand for too.
+type SharedError struct {
+	Ref      string
+	Platform v1.Platform
+	Names    []string // full names, or IDs of untagged entries
+	Whole    bool     // to one of these it is all they have: force doesn't help
+}
+
+func (e *SharedError) Error() string {
+	return fmt.Sprintf("the content of %q for %s belongs to %s too", e.Ref, platform.Format(e.Platform), strings.Join(e.Names, ", "))
 }
 
 // DigestError says that a blob is not what its descriptor announces.

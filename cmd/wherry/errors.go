@@ -158,6 +158,9 @@ func describe(err error, at places) (text, hint string, code int) {
 	if e, ok := errors.AsType[*layout.InUseError](err); ok {
 		text = inUseText(e)
 	}
+	if e, ok := errors.AsType[*layout.SharedError](err); ok {
+		text = sharedText(e)
+	}
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
@@ -173,11 +176,23 @@ func inUseText(e *layout.InUseError) string {
 	return short.Error()
 }
 
+// sharedText is e with names as people type them.
+func sharedText(e *layout.SharedError) string {
+	short := *e
+	short.Names = nil
+	for _, name := range e.Names {
+		short.Names = append(short.Names, familiarString(name))
+	}
+	return short.Error()
+}
+
 // platformHint is the same command with a platform that there is.
 func (c *concernedError) platformHint(e *platform.NoMatchError) string {
 	switch {
 	case c.command == "load" || len(e.Have) == 0:
 		return ""
+	case c.command == "rmi":
+		return fmt.Sprintf("%s rmi --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
 	case c.command == "pull":
 		return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
 	}
@@ -194,6 +209,12 @@ func (c *concernedError) storeHint(err error) string {
 			return fmt.Sprintf("%s rmi -f %s", program, e.Ref)
 		}
 		return fmt.Sprintf("%s rmi %s", program, familiarString(firstOf(e.Names...)))
+	}
+	if e, ok := errors.AsType[*layout.SharedError](err); ok {
+		if e.Whole {
+			return fmt.Sprintf("%s rmi %s", program, familiarString(e.Names[0]))
+		}
+		return fmt.Sprintf("%s rmi -f --platform %s %s", program, platform.Format(e.Platform), e.Ref)
 	}
 	_, missing := errors.AsType[*layout.MissingError](err)
 	_, unknown := errors.AsType[*layout.NotFoundError](err)

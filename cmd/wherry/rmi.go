@@ -9,11 +9,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/platform"
 )
 
 type rmiOptions struct {
-	Refs  []string
-	Force bool
+	Refs      []string
+	Force     bool
+	Platforms []string // empty: all of the image
 }
 
 func newRmiCommand(e *env) *cli.Command {
@@ -24,13 +26,16 @@ func newRmiCommand(e *env) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "Force removal of the image"},
 			&cli.BoolFlag{Name: "no-prune", Usage: "Do not delete untagged parents (the store has none)"},
+			platformsFlag("Remove only the content for the given platform(s), not the name"),
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 1, -1)
 			if err != nil {
 				return err
 			}
-			return runRmi(c.Context, e, rmiOptions{Refs: args, Force: c.Bool("force")})
+			return runRmi(c.Context, e, rmiOptions{
+				Refs: args, Force: c.Bool("force"), Platforms: c.StringSlice("platform"),
+			})
 		},
 	}
 }
@@ -38,9 +43,16 @@ func newRmiCommand(e *env) *cli.Command {
 // runRmi removes what it can, as docker does: one wrong name keeps none of the
 // others, and what is gone is reported beside the error.
 func runRmi(ctx context.Context, e *env, o rmiOptions) error {
+	platforms, err := platform.ParseAll(o.Platforms)
+	if err != nil {
+		return err
+	}
 	store, err := e.openStore()
 	if err != nil {
 		return err
+	}
+	if len(platforms) > 0 {
+		return e.rmiPlatforms(ctx, store, platforms, o)
 	}
 	removed, err := store.RemoveAll(ctx, o.Refs, layout.RemoveOptions{Force: o.Force})
 	if removed == nil {
@@ -48,6 +60,26 @@ func runRmi(ctx context.Context, e *env, o rmiOptions) error {
 	}
 	e.printRemoved(removed, "Untagged:", "Deleted:")
 	return errors.Join(e.rmiFailures(removed.Failed, o.Force), e.collected(ctx, removed.Collected, err))
+}
+
+// rmiPlatforms removes a part of every image.
+func (e *env) rmiPlatforms(ctx context.Context, store *layout.Store, platforms []v1.Platform, o rmiOptions) error {
+	var failed []layout.RefError
+	for _, ref := range o.Refs {
+		removed, err := store.RemovePlatforms(ctx, ref, platforms, layout.RemoveOptions{Force: o.Force})
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case removed == nil:
+			failed = append(failed, layout.RefError{Ref: ref, Err: err})
+			continue
+		}
+		e.printRemoved(removed, "Untagged:", "Deleted:")
+		if err := e.collected(ctx, removed.Collected, err); err != nil {
+			return err
+		}
+	}
+	return e.rmiFailures(failed, o.Force)
 }
 
 // printRemoved tells what is gone, with docker's words for it in front.
