@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestStories runs every script in testdata.
+// TestStories runs every script in testdata but those of TestFaults.
 func TestStories(t *testing.T) {
 	s, err := newSuite(t.Context())
 	if err != nil {
@@ -52,7 +52,7 @@ func TestStories(t *testing.T) {
 		}
 	})
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata", Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
+		Files: scripts(t, false), Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
 	})
 }
 
@@ -155,6 +155,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"debian": cmdDebian, "terminal": cmdTerminal,
 		// files_test.go
 		"serve": cmdServe,
+		// storm_test.go
+		"storm": cmdStorm,
 		// screen_test.go
 		"screen": cmdScreen,
 	}
