@@ -301,25 +301,32 @@ func (a *archive) missing(doc *document) error {
 
 // take moves the blobs into the store and names the images, all in one step.
 func (a *archive) take(ctx context.Context, found []*loaded) ([]*Image, error) {
-	var all []v1.Descriptor
+	var blobs, docs []v1.Descriptor
 	for _, l := range found {
-		all = append(all, l.tree.blobs...)
+		blobs = append(blobs, l.tree.blobs...)
 		for _, doc := range l.tree.docs {
-			all = append(all, doc.desc)
+			docs = append(docs, doc.desc)
 		}
 	}
-	for _, d := range all {
-		if err := ctx.Err(); err != nil {
+	for _, some := range [][]v1.Descriptor{blobs, docs} { // a manifest only comes after what it names
+		if err := a.placeAll(ctx, some); err != nil {
 			return nil, err
 		}
-		if err := a.place(d); err != nil {
-			return nil, err
-		}
-	}
-	if err := a.store.syncBlobs(all); err != nil {
-		return nil, err
 	}
 	return a.store.nameAll(ctx, found)
+}
+
+// placeAll brings blobs into the store, durably.
+func (a *archive) placeAll(ctx context.Context, all []v1.Descriptor) error {
+	for _, d := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := a.place(d); err != nil {
+			return err
+		}
+	}
+	return a.store.syncBlobs(all)
 }
 
 // nameAll names what was loaded, in one change of index.json.

@@ -191,15 +191,23 @@ func (p *putter) fetch(ctx context.Context, t *tree, progress Progress) error {
 	for _, d := range t.blobs {
 		g.Go(func() error { return p.store.fetch(gctx, p.src, d, l, progress) })
 	}
-	for _, doc := range t.docs {
-		g.Go(func() error { return p.store.writeBlob(doc.desc, doc.raw) })
-	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	added := t.blobs
-	for _, doc := range t.docs {
+	if err := p.store.syncBlobs(t.blobs); err != nil {
+		return err
+	}
+	return p.store.writeDocuments(ctx, t.docs)
+}
+
+// writeDocuments brings manifests into the store, durably. What is below them is
+// there already: a manifest of an index that the store has makes its platform
+// one that counts as present.
+func (s *Store) writeDocuments(ctx context.Context, docs []*document) error {
+	var added []v1.Descriptor
+	err := each(ctx, len(docs), func(_ context.Context, i int) error { return s.writeBlob(docs[i].desc, docs[i].raw) })
+	for _, doc := range docs {
 		added = append(added, doc.desc)
 	}
-	return p.store.syncBlobs(added)
+	return errors.Join(err, s.syncBlobs(added))
 }
