@@ -15,6 +15,7 @@ package build
 import (
 	"io"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -35,9 +36,9 @@ type Request struct {
 	Secrets   []Secret          // for RUN --mount=type=secret
 	Outputs   []Output          // none: the image store
 
-	Keychain  authn.Keychain // credentials for FROM; nil: anonymous
-	HostsDirs []string       // folders of hosts.toml and CA files (certs.d)
-	Runtime   string         // path of a runc-like binary for RUN; "": wherry's own executor
+	Keychain authn.Keychain       // credentials for FROM; nil: anonymous
+	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
+	Runtime  string               // path of a runc-like binary for RUN; "": wherry's own executor
 
 	Progress Progress
 	Stdout   io.Writer    // for outputs to "-"

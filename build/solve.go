@@ -63,7 +63,7 @@ var errEngineGone = errors.New("the build engine of another process has ended")
 func engineOptions(store Store, stateDir string, r Request) (engine.Options, error) {
 	mapping := userns.Current()
 	o := engine.Options{
-		Dir: stateFolder(stateDir, mapping), Store: store, HostsDirs: r.HostsDirs, Runtime: r.Runtime,
+		Dir: stateFolder(stateDir, mapping), Store: store, Hosts: r.Hosts, Runtime: r.Runtime,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
 	}
 	if !o.UserNS {

@@ -58,6 +58,7 @@ func FuzzHostsFile(f *testing.F) {
 	f.Add("[host.\"http://b.corp:80\"]\ncapabilities = [\"pull\"]\n[host.\"http://b.corp:80\".header]\nx = [\"y\"]\n")
 	f.Add("skip_verify = true\ndial_timeout = \"1s\"\n")
 	f.Add("server = [")
+	f.Add("server = \"https://b.corp\"\n[x-wherry.exclude]\n\"b.corp\" = [\"team/*\", \"!team/open\"]\n")
 	root := f.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "a.corp"), 0o700); err != nil {
 		f.Fatal(err)
@@ -68,6 +69,7 @@ func FuzzHostsFile(f *testing.F) {
 		}
 		endpoints, err := newClient(Config{HostsDirs: []string{root}}).allEndpoints(t.Context(), "a.corp")
 		for _, e := range endpoints {
+			e.mayServe("team/app")
 			if err != nil || e.base == nil || e.scheme == "http" && !e.plain {
 				t.Errorf("%q: endpoint %+v with %v", toml, e, err)
 			}

@@ -53,7 +53,7 @@ func (c *Client) Get(ctx context.Context, ref reference.Named) (*Image, error) {
 	if _, pinned := ref.(reference.Digested); pinned {
 		caps = docker.HostCapabilityPull
 	}
-	hosts, err := c.endpoints(ctx, reference.Domain(ref), caps)
+	hosts, err := c.endpoints(ctx, reference.Domain(ref), reference.Path(ref), caps)
 	if err != nil {
 		return nil, err
 	}
@@ -74,13 +74,14 @@ func (c *Client) Get(ctx context.Context, ref reference.Named) (*Image, error) {
 		c.noticeFallback(ref, host, hosts[0], failures)
 		return &Image{client: c, ref: ref, desc: desc, raw: raw, hosts: c.readers(ctx, ref, hosts[:n])}, nil
 	}
+	c.noticeExcluded(ctx, ref)
 	return nil, worst(failures)
 }
 
 // readers are the hosts to read blobs from: all that may serve digests, in the
 // configured order, but those that failed already at the end.
 func (c *Client) readers(ctx context.Context, ref reference.Named, failed []*endpoint) []*endpoint {
-	all, err := c.endpoints(ctx, reference.Domain(ref), docker.HostCapabilityPull)
+	all, err := c.endpoints(ctx, reference.Domain(ref), reference.Path(ref), docker.HostCapabilityPull)
 	if err != nil {
 		return failed // cannot be: what resolved can pull
 	}
@@ -118,8 +119,11 @@ func (c *Client) noticeFallback(ref reference.Named, answered, first *endpoint, 
 	if !is[*NotFoundError](failures[0]) {
 		why = "failed (" + failures[0].Error() + ")"
 	}
-	c.notice("fallback "+answered.name, fmt.Sprintf("%s comes from %s: %s %s",
-		reference.FamiliarString(ref), answered.account(), first.account(), why))
+	c.tellFallback(reference.FamiliarString(ref), answered, first, why)
+}
+
+func (c *Client) tellFallback(what string, answered, first *endpoint, why string) {
+	c.notice("fallback "+answered.name, fmt.Sprintf("%s comes from %s: %s %s", what, answered.account(), first.account(), why))
 }
 
 // identifier is what a manifest is asked for by.

@@ -18,6 +18,7 @@ import (
 	hostconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/distribution/reference"
 	"github.com/sirupsen/logrus"
 )
 
@@ -35,6 +36,8 @@ type endpoint struct {
 	base   http.RoundTripper // the pool of connections, with this host's certificates
 	plain  bool              // plain HTTP is allowed: it is configured so, or this machine
 	alone  bool              // no other host serves the registry: this one is it, under any name
+
+	excluded *exclusion // what it is never asked for; nil: nothing
 }
 
 // url of something below the API: "library/alpine/tags/list".
@@ -82,22 +85,45 @@ type hostTable struct {
 }
 
 // endpoints of the registry that names spell name, in the order to try them; the
-// registry's own host is the last one. Every one of them can do what caps says.
-func (c *Client) endpoints(ctx context.Context, name string, caps docker.HostCapabilities) ([]*endpoint, error) {
+// registry's own host is the last one. Every one of them can do what caps says,
+// and may be asked for repo.
+func (c *Client) endpoints(ctx context.Context, name, repo string, caps docker.HostCapabilities) ([]*endpoint, error) {
 	all, err := c.allEndpoints(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	var fit []*endpoint
+	excluded := false
 	for _, e := range all {
-		if e.can.Has(caps) {
+		switch {
+		case !e.can.Has(caps):
+		case e.mayServe(repo):
 			fit = append(fit, e)
+		default:
+			excluded = true
 		}
 	}
-	if len(fit) == 0 {
+	switch {
+	case len(fit) == 0 && excluded:
+		return nil, fmt.Errorf("the configuration of registry %s excludes %q from every host that could %s it", name, repo, capabilityNames(caps))
+	case len(fit) == 0:
 		return nil, fmt.Errorf("no host of registry %s is configured to %s", name, capabilityNames(caps))
 	}
 	return fit, nil
+}
+
+// noticeExcluded tells that a host was not asked for what the others lack.
+func (c *Client) noticeExcluded(ctx context.Context, ref reference.Named) {
+	all, err := c.allEndpoints(ctx, reference.Domain(ref))
+	if err != nil {
+		return
+	}
+	for _, e := range all {
+		if !e.mayServe(reference.Path(ref)) {
+			c.notice("excluded "+ref.Name(), fmt.Sprintf("%s was not asked for %s: its configuration excludes that",
+				e.account(), reference.FamiliarName(ref)))
+		}
+	}
 }
 
 func capabilityNames(caps docker.HostCapabilities) string {
@@ -158,6 +184,9 @@ func (c *Client) configure(ctx context.Context, name string) ([]*endpoint, error
 		found[i] = newEndpoint(name, h)
 		found[i].alone = len(hosts) == 1
 		pools.allow(found[i])
+	}
+	if err := readExclusions(dir, found); err != nil {
+		return nil, fmt.Errorf("registry %s: configuration in %q: %w", name, dir, err)
 	}
 	return found, nil
 }

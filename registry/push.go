@@ -33,7 +33,7 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	if d, ok := ref.(reference.Digested); ok && d.Digest().String() != src.Descriptor().Digest.String() {
 		return fmt.Errorf("cannot push %s as %q", src.Descriptor().Digest, reference.FamiliarString(ref))
 	}
-	hosts, err := c.endpoints(ctx, reference.Domain(ref), docker.HostCapabilityPush)
+	hosts, err := c.endpoints(ctx, reference.Domain(ref), reference.Path(ref), docker.HostCapabilityPush)
 	if err != nil {
 		return err
 	}

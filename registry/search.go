@@ -48,7 +48,7 @@ func (c *Client) Search(ctx context.Context, host, term string, limit int) ([]Se
 	if host == dockerHub {
 		name = hubSearch
 	}
-	to, err := c.ownEndpoint(ctx, name)
+	to, err := c.ownEndpoint(ctx, name, term)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +67,10 @@ func (c *Client) Search(ctx context.Context, host, term string, limit int) ([]Se
 }
 
 // ownEndpoint is the host of a registry that is the registry itself, as far as
-// the configuration tells: the one of its name, or else the first.
-func (c *Client) ownEndpoint(ctx context.Context, name string) (*endpoint, error) {
-	all, err := c.endpoints(ctx, name, docker.HostCapabilityResolve)
+// the configuration tells: the one of its name, or else the first that may be
+// asked for term.
+func (c *Client) ownEndpoint(ctx context.Context, name, term string) (*endpoint, error) {
+	all, err := c.endpoints(ctx, name, term, docker.HostCapabilityResolve)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 // or digest in repo does not matter. The errors are those of [Client.Get].
 func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, error) {
 	repo = reference.TrimNamed(repo)
-	hosts, err := c.endpoints(ctx, reference.Domain(repo), docker.HostCapabilityPull|docker.HostCapabilityResolve)
+	hosts, err := c.endpoints(ctx, reference.Domain(repo), reference.Path(repo), docker.HostCapabilityPull|docker.HostCapabilityResolve)
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +33,7 @@ func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, erro
 		}
 		failures = append(failures, err)
 	}
+	c.noticeExcluded(ctx, repo)
 	return nil, worst(failures)
 }
 

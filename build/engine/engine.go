@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/defaults"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
@@ -64,14 +65,14 @@ type Store interface {
 // Options say what to assemble. Dir and Store have to be on one file system for
 // blobs to be shared instead of copied.
 type Options struct {
-	Dir       string   // state folder; created with mode 0700
-	Store     Store    // required
-	HostsDirs []string // folders of hosts.toml and CA files (certs.d); the first that knows a host wins
-	Runtime   string   // path of a runc-like binary; empty: wherry's own executor
-	UserNS    bool     // this process is root of a user namespace only
-	SingleID  bool     // ... in which one id is mapped
-	HostPID   bool     // /proc can't be mounted anew: steps share the outer pid namespace
-	Notice    func(string)
+	Dir      string               // state folder; created with mode 0700
+	Store    Store                // required
+	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
+	Runtime  string               // path of a runc-like binary; empty: wherry's own executor
+	UserNS   bool                 // this process is root of a user namespace only
+	SingleID bool                 // ... in which one id is mapped
+	HostPID  bool                 // /proc can't be mounted anew: steps share the outer pid namespace
+	Notice   func(string)
 }
 
 // Engine is a BuildKit solver in this process.

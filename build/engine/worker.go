@@ -66,7 +66,7 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if err := addExecutor(&opt, o, st); err != nil {
 		return nil, err
 	}
-	opt.RegistryHosts = registryHosts(ctx, o.HostsDirs)
+	opt.RegistryHosts = o.Hosts
 	opt.ImageStore = &fromStore{images: o.Store, content: opt.ContentStore}
 	if err := dropLeases(ctx, opt.LeaseManager); err != nil {
 		return nil, err

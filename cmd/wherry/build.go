@@ -100,6 +100,11 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
+	notes, err := e.addHosts(ctx, &req)
+	if err != nil {
+		return err
+	}
+	defer notes.say(e)
 	dir, err := e.storeDir()
 	if err != nil {
 		return err
@@ -148,7 +153,7 @@ func (s buildStore) Adopt(ctx context.Context, src build.Source, names []string)
 func buildRequest(e *env, o buildOptions) (build.Request, error) {
 	req := build.Request{
 		Context: o.Context, Dockerfile: o.File, Target: o.Target, NoCache: o.NoCache, Pull: o.Pull, Runtime: o.Runtime,
-		HostsDirs: e.hostsDirs(), Stdout: e.Stdout,
+		Stdout: e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
 		Notice:   func(msg string) { e.say("note: %s", msg) },
 	}

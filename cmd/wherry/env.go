@@ -150,18 +150,22 @@ func (e *env) registryClient(progress func(v1.Descriptor, int64)) (*registry.Cli
 // registryClientFor is registryClient, or with insecure one that trusts every
 // host and needs no TLS.
 func (e *env) registryClientFor(insecure bool, progress func(v1.Descriptor, int64)) (*registry.Client, error) {
-	stored, err := e.credentials()
+	c, err := e.registryConfig()
 	if err != nil {
 		return nil, err
 	}
-	return registry.New(registry.Config{
+	c.Insecure, c.Progress = insecure, progress
+	return registry.New(c), nil
+}
+
+func (e *env) registryConfig() (registry.Config, error) {
+	stored, err := e.credentials()
+	return registry.Config{
 		Keychain:  stored,
 		HostsDirs: e.hostsDirs(),
-		Insecure:  insecure,
 		UserAgent: userAgent(),
 		Notice:    func(msg string) { e.say("%s", printable(msg)) },
-		Progress:  progress,
-	}), nil
+	}, err
 }
 
 // credentials reads docker's configuration, and podman's beside it.
