@@ -207,7 +207,7 @@ func TestSavedBytesNeverChange(t *testing.T) {
 	put(t, s, from(t, fixed(t, "linux/amd64", "hello", "world")), alpine)
 	put(t, s, from(t, fixed(t, "linux/arm64", "hello")), "other")
 	archive := save(t, s, "alpine:3.20", "other")
-	const golden = "0c411eda665c0ab242d0882ffb438e518142f77982b348ca03aa36ff8ab6e431"
+	const golden = "6dd1e3f4d0d974083fc1bd3b19cb989b014c76d6e66b0849c6f994d3108a99bc"
 	if got := fmt.Sprintf("%x", sha256.Sum256(archive)); got != golden {
 		for _, f := range filesOf(t, archive) {
 			t.Logf("%c %s %q", f.kind, f.name, f.body[:min(200, len(f.body))])
@@ -376,12 +376,13 @@ func TestSavedArchiveIsDockersToo(t *testing.T) {
 	put(t, s, from(t, x), alpine, other)
 	archive := save(t, s, "alpine:3.20", other)
 	items := dockerManifest(t, archive)
-	if len(items) != 1 || !slices.Equal(items[0].RepoTags, []string{"alpine:3.20", "registry.example/team/app:v1"}) {
+	if len(items) != 1 || !slices.Equal(items[0].RepoTags, []string{alpine, other}) {
 		t.Fatalf("manifest.json is %+v", items)
 	}
-	host, err := find(t, s, "alpine:3.20").Select(platform.Default())
+	amd64, _ := platform.Parse("linux/amd64") // whatever this machine is
+	host, err := find(t, s, "alpine:3.20").Select(amd64)
 	if err != nil {
-		t.Skip("no image for this machine")
+		t.Fatal(err)
 	}
 	img, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }, nil)
 	if err != nil {

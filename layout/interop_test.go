@@ -135,23 +135,22 @@ func TestPodman(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// podman takes the short names of docker's archives for names of its own
-		if id := strings.TrimSpace(podman("image", "inspect", "-f", "{{.Id}}", "localhost/"+ref)); id != m.Config.Digest.Hex {
+		if id := strings.TrimSpace(podman("image", "inspect", "-f", "{{.Id}}", "docker.io/library/"+ref)); id != m.Config.Digest.Hex {
 			t.Errorf("podman has %s as %s, want %s", ref, id, m.Config.Digest.Hex)
 		}
 	}
 	for _, format := range []string{"docker-archive", "oci-archive"} {
 		back := filepath.Join(root, format+".tar")
-		podman("save", "-q", "--format", format, "-o", back, "localhost/gzip:1")
+		podman("save", "-q", "--format", format, "-o", back, "docker.io/library/gzip:1")
 		fresh := open(t, t.TempDir())
 		images := loadFile(t, fresh, back)
 		check(t, fresh)
-		if images[0].Name() != "localhost/gzip:1" {
+		if images[0].Name() != "docker.io/library/gzip:1" {
 			t.Errorf("from podman's %s: %q", format, images[0].Name())
 		}
 	}
 	back := filepath.Join(root, "multi.tar")
-	podman("save", "-q", "-m", "-o", back, "localhost/gzip:1", "localhost/plain:1")
+	podman("save", "-q", "-m", "-o", back, "docker.io/library/gzip:1", "docker.io/library/plain:1")
 	if images := loadFile(t, open(t, t.TempDir()), back); len(images) != 2 {
 		t.Errorf("from podman's archive of two: %d images", len(images))
 	}

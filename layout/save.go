@@ -25,6 +25,9 @@ type SaveOptions struct {
 	// Platforms are those children of each index whose content is wanted, nil
 	// all that the store has.
 	Platforms []v1.Platform
+	// Compression is what is put around the archive, by default nothing: most
+	// layers are compressed already.
+	Compression Compression
 	// Progress is told of every blob as it is written.
 	Progress Progress
 }
@@ -38,11 +41,16 @@ type saved struct {
 // Save writes one tar archive with all the images, each under its name, that is
 // an OCI archive (oci-layout, index.json) and docker's (manifest.json) in one.
 // Blobs are as they are stored, an index keeps all the platforms that are
-// present; manifest.json, which knows no platforms, has this machine's, or the
-// first. The bytes depend on nothing but the images and their names.
+// present; manifest.json, which knows no platforms, has linux/amd64 of each, or
+// else the first: the archive is the same on every machine. The bytes depend on nothing but the images, their names and what of
+// them is present.
+//
+// If w is a file, it shares the blocks of large blobs with the store where the
+// file system can (XFS, btrfs).
 //
 // Errors before the first byte are [*MissingError], [*DigestError] (of
-// manifests; layers are not hashed) and [*platform.NoMatchError].
+// manifests; layers are not hashed) and [*platform.NoMatchError]; those of w are
+// [*WriteError].
 func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOptions) error {
 	release, err := s.shareForReading(ctx)
 	if err != nil {
@@ -57,19 +65,12 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 	if err != nil {
 		return err
 	}
-	indexJSON, err := savedIndex(all)
+	t, err := newTarWriter(w, o.Compression)
 	if err != nil {
 		return err
 	}
-	dockerJSON, err := s.savedDocker(all)
-	if err != nil {
+	if err := s.savedIndexes(t, all); err != nil {
 		return err
-	}
-	t := newTarWriter(w)
-	t.small(layoutFile, []byte(layoutContent))
-	t.small(indexFile, indexJSON)
-	if dockerJSON != nil {
-		t.small(dockerManifestFile, dockerJSON)
 	}
 	t.dir(blobsDir)
 	for n, d := range blobs {
@@ -81,6 +82,24 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 		}
 	}
 	return t.close()
+}
+
+// savedIndexes writes what says which images there are.
+func (s *Store) savedIndexes(t *tarWriter, all []saved) error {
+	oci, err := savedIndex(all)
+	if err != nil {
+		return err
+	}
+	docker, err := s.savedDocker(all)
+	if err != nil {
+		return err
+	}
+	t.small(layoutFile, []byte(layoutContent))
+	t.small(indexFile, oci)
+	if docker != nil {
+		t.small(dockerManifestFile, docker)
+	}
+	return nil
 }
 
 // shareForReading keeps blobs from being collected. Who may only read the store
@@ -263,8 +282,8 @@ func (s *Store) savedDocker(all []saved) ([]byte, error) {
 	return json.Marshal(items)
 }
 
-// forDocker is the manifest that manifest.json describes: this machine's
-// platform if it is there, else the first; nil for an artifact.
+// forDocker is the manifest that manifest.json describes: the one for linux/amd64
+// if it is there, else the first; nil for an artifact.
 func (sv *saved) forDocker() *document {
 	var images []*document
 	var platforms []v1.Descriptor
@@ -274,7 +293,7 @@ func (sv *saved) forDocker() *document {
 			platforms = append(platforms, doc.desc)
 		}
 	}
-	if best, err := platform.Select(platforms, platform.Default()); err == nil {
+	if best, err := platform.Select(platforms, v1.Platform{OS: "linux", Architecture: "amd64"}); err == nil {
 		i := slices.IndexFunc(images, func(doc *document) bool { return doc.desc.Digest == best.Digest })
 		return images[i]
 	}
@@ -284,7 +303,9 @@ func (sv *saved) forDocker() *document {
 	return images[0]
 }
 
-// dockerTag is a name as docker writes it, "" for what is no tag.
+// dockerTag is a name for manifest.json, "" for what is no tag. It stays whole, as
+// podman writes it: docker shortens it again, but podman would take alpine:3.20
+// for localhost/alpine:3.20.
 func dockerTag(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -293,7 +314,7 @@ func dockerTag(name string) string {
 	if _, ok := named.(reference.Tagged); !ok {
 		return ""
 	}
-	return reference.FamiliarString(named)
+	return named.String()
 }
 
 func archivePath(h v1.Hash) string { return fmt.Sprintf("%s/%s/%s", blobsDir, h.Algorithm, h.Hex) }

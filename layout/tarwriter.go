@@ -22,22 +22,31 @@ const (
 // error sticks.
 type tarWriter struct {
 	w     io.Writer
-	file  *os.File // w, if it is a regular file
-	start int64    // where in file the archive begins
-	n     int64    // bytes written
-	begun int64    // of these, bytes whose way to the disk was begun
+	ends  func() error // writes what compression still holds back
+	file  *os.File     // w, if it is a regular file
+	start int64        // where in file the archive begins
+	n     int64        // bytes written
+	begun int64        // of these, bytes whose way to the disk was begun
 	buf   []byte
 	err   error
 }
 
-func newTarWriter(w io.Writer) *tarWriter {
-	t := &tarWriter{w: w}
+func newTarWriter(w io.Writer, c Compression) (*tarWriter, error) {
+	t := &tarWriter{w: w, ends: func() error { return nil }}
+	if c != Uncompressed {
+		packer, err := c.around(w)
+		if err != nil {
+			return nil, err
+		}
+		t.w, t.ends = packer, packer.Close
+		return t, nil
+	}
 	if f, ok := w.(*os.File); ok && isRegular(f) {
 		if at, err := f.Seek(0, io.SeekCurrent); err == nil {
 			t.file, t.start = f, at
 		}
 	}
-	return t
+	return t, nil
 }
 
 func isRegular(f *os.File) bool {
@@ -157,8 +166,12 @@ func (t *tarWriter) small(name string, content []byte) {
 	t.pad(int64(len(content)))
 }
 
-// close writes the end of the archive: two blocks of nothing.
+// close writes the end of the archive, two blocks of nothing, and returns the
+// first error there was.
 func (t *tarWriter) close() error {
 	t.write(make([]byte, 2*tarBlockSize))
+	if err := t.ends(); err != nil && t.err == nil { // also after an error: it has goroutines
+		t.err = &WriteError{err}
+	}
 	return t.err
 }

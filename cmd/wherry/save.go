@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +27,7 @@ func newSaveCommand(e *env) *cli.Command {
 		Usage:     "Save one or more images to a tar archive (streamed to STDOUT by default)",
 		ArgsUsage: "IMAGE [IMAGE...]",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "Write to a file, instead of STDOUT"},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "Write to a file, instead of STDOUT (compressed if it ends in .gz, .tgz, .zst or .tzst)"},
 			platformsFlag("Save only the given platform(s)"),
 		},
 		Action: func(c *cli.Context) error {
@@ -47,6 +50,10 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 	if err != nil {
 		return err
 	}
+	packed, err := compressionOf(o.Output)
+	if err != nil {
+		return concerning("save", o.Refs[0], err)
+	}
 	store, err := e.openStore()
 	if err != nil {
 		return err
@@ -60,7 +67,7 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 		images = append(images, img)
 	}
 	write := func(w io.Writer) error {
-		return store.Save(ctx, w, images, layout.SaveOptions{Platforms: platforms})
+		return store.Save(ctx, w, images, layout.SaveOptions{Platforms: platforms, Compression: packed})
 	}
 	if o.Output == "" {
 		err = write(e.Stdout)
@@ -68,6 +75,20 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 		err = writeFile(o.Output, write)
 	}
 	return concerning("save", o.Refs[0], err)
+}
+
+// compressionOf is what a file's ending promises.
+func compressionOf(file string) (layout.Compression, error) {
+	switch ending := strings.ToLower(filepath.Ext(file)); ending {
+	case ".gz", ".tgz":
+		return layout.Gzip, nil
+	case ".zst", ".tzst":
+		return layout.Zstd, nil
+	case ".xz", ".txz", ".bz2", ".tbz", ".tbz2":
+		return "", withHint(fmt.Errorf("%q: save compresses with gzip and zstd only", file), "%s save -o %s.zst ...", program, strings.TrimSuffix(file, filepath.Ext(file)))
+	default:
+		return layout.Uncompressed, nil
+	}
 }
 
 // imageToSave finds what a user typed; an image that was asked for by its ID is
