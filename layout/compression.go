@@ -4,18 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
-	"encoding/binary"
 	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/therootcompany/xz"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// maxWindow bounds what a compressed stream may have us remember: zstd's --long.
+// maxWindow bounds what any block or frame of a compressed stream may have us
+// remember: zstd's --long.
 const maxWindow = 128 << 20
 
 // compression is how a stream is packed, told by its first bytes.
@@ -84,9 +84,7 @@ func unpack(r io.Reader) (io.Reader, func(), error) {
 			out, free = d, d.Close
 		}
 	case xzed:
-		if err = checkDictionary(br); err == nil {
-			out, err = xz.NewReader(br)
-		}
+		out, err = xz.NewReader(br, maxWindow)
 	case bzipped:
 		out = bzip2.NewReader(br)
 	default:
@@ -96,39 +94,4 @@ func unpack(r io.Reader) (io.Reader, func(), error) {
 		return nil, nil, archiveError(err)
 	}
 	return out, free, nil
-}
-
-// checkDictionary refuses an xz stream whose first block wants a dictionary of
-// more than maxWindow bytes; the library would make room for 4 GiB without a
-// question. (The format: xz-file-format.txt, 3.1 and 5.3.1.)
-func checkDictionary(br *bufio.Reader) error {
-	const streamHeader, maxBlockHeader, lzma2 = 12, 1024, 0x21
-	head, _ := br.Peek(streamHeader + maxBlockHeader) // a short one is the reader's to refuse
-	if len(head) < streamHeader+2 {
-		return nil
-	}
-	flags, fields := head[streamHeader+1], head[streamHeader+2:]
-	next := func() uint64 {
-		v, n := binary.Uvarint(fields)
-		fields = fields[max(n, 0):]
-		return v
-	}
-	for _, sizes := range []byte{0x40, 0x80} { // compressed and uncompressed size, if they are there
-		if flags&sizes != 0 {
-			next()
-		}
-	}
-	for range flags&3 + 1 {
-		id, size := next(), next()
-		if size > uint64(len(fields)) {
-			return nil
-		}
-		if id == lzma2 && size == 1 {
-			if bits := uint64(fields[0]); (2|bits&1)<<min(bits/2+11, 40) > maxWindow {
-				return errors.New("its xz dictionary is too large")
-			}
-		}
-		fields = fields[size:]
-	}
-	return nil
 }
