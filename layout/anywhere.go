@@ -100,6 +100,9 @@ func (in *input) section(offset, size int64) *io.SectionReader {
 // isSparse reports whether a file has holes that the archive doesn't have:
 // where its content lies, only archive/tar knows.
 func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return true

@@ -20,6 +20,9 @@ const (
 	maxFiles     = 200_000
 	maxArchived  = 256 << 20 // bytes of all manifests, configs and other JSON in one archive
 	maxLinks     = 16        // links that lead to links
+	maxName      = 4096      // bytes of a file's name
+	maxHoles     = 1 << 30   // bytes of all sparse files in one archive
+	perFile      = 256       // bytes of memory that knowing of a file takes, and more
 	maxTrailer   = 64 << 20  // zero bytes after the end of the archive
 	maxSettling  = 4         // files on their way to the disk while the next is read
 	tarBlockSize = 512
@@ -33,10 +36,12 @@ type archive struct {
 	files    map[string]*item // by clean path
 	links    map[string]string
 	blobs    map[v1.Hash]*item
+	walked   int64 // bytes of the manifests of all images
 	settling errgroup.Group
 
 	mu    sync.Mutex
 	kept  int64    // bytes in memory
+	holes int64    // bytes of files that are sparse
 	temps []string // files of the ingest folder
 }
 
@@ -44,14 +49,18 @@ type archive struct {
 type item struct {
 	digest  v1.Hash // of the algorithm in its path; else SHA-256
 	size    int64
-	raw     []byte      // small JSON is here
-	temp    string      // other content is in this file; "" if the store has it anyway
-	packing compression // told by the first bytes
+	raw     []byte         // small JSON is here
+	config  *v1.ConfigFile // raw, once it was read as one
+	temp    string         // other content is in this file; "" if the store has it anyway
+	packing compression    // told by the first bytes
 }
 
 func (i *item) descriptor() v1.Descriptor { return v1.Descriptor{Digest: i.digest, Size: i.size} }
 
 func archiveError(err error) error {
+	if own, ok := errors.AsType[*InvalidError](err); ok {
+		return own
+	}
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &InvalidError{What: "archive", Reason: "it is truncated"}
@@ -214,6 +223,11 @@ func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
+		if isSparse(h) {
+			if a.holes += h.Size; a.holes > maxHoles {
+				return invalid("archive", "%q is sparse, and claims %d bytes", name, h.Size)
+			}
+		}
 		i, err := a.read(ctx, name, h.Size, content{Reader: r})
 		if err != nil {
 			return err
@@ -230,6 +244,9 @@ func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 // cleanName takes "./" and the like away and refuses what leaves the archive.
 // Nothing is ever extracted by name; an archive like that is just not trusted.
 func cleanName(name string) (string, error) {
+	if len(name) > maxName {
+		return "", invalid("archive", "a name in it has more than %d bytes", maxName)
+	}
 	clean := path.Clean(name)
 	if !fs.ValidPath(clean) {
 		return "", invalid("archive", "the name %q leads out of it", name)
@@ -238,6 +255,9 @@ func cleanName(name string) (string, error) {
 }
 
 func (a *archive) link(name, target, stated string) error {
+	if len(target) > maxName || !a.roomFor(int64(len(name)+len(target)+perFile)) {
+		return invalid("archive", "too many names in it, or too long ones")
+	}
 	clean := path.Clean(target)
 	if path.IsAbs(stated) || !fs.ValidPath(clean) {
 		return invalid("archive", "the link %q leads out of it, to %q", name, stated)
@@ -252,6 +272,9 @@ func (a *archive) link(name, target, stated string) error {
 func (a *archive) add(name string, i *item) error {
 	if was := a.files[name]; was != nil && was.digest != i.digest || a.links[name] != "" {
 		return invalid("archive", "%q is in it twice", name)
+	}
+	if !a.roomFor(int64(len(name) + perFile)) {
+		return invalid("archive", "too many names in it, or too long ones")
 	}
 	a.files[name] = i
 	if was := a.blobs[i.digest]; was == nil {
@@ -277,6 +300,18 @@ func (a *archive) file(name string) (*item, error) {
 		clean = next
 	}
 	return nil, invalid("archive", "%q is a link that leads nowhere", name)
+}
+
+// text is the JSON at a path, nil if there is no such file.
+func (a *archive) text(name string) ([]byte, error) {
+	i, err := a.file(name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // it isn't there
+	}
+	if i.raw == nil {
+		return nil, invalid("archive", "its file %s is no JSON, or larger than %d bytes", name, maxConfig)
+	}
+	return i.raw, nil
 }
 
 // json is the JSON at a path, nil if there is none.

@@ -20,7 +20,7 @@ type dockerItem struct {
 
 func parseDockerManifest(raw []byte) ([]dockerItem, error) {
 	var items []dockerItem
-	if err := json.Unmarshal(raw, &items); err != nil {
+	if err := parseJSON(raw, &items); err != nil {
 		return nil, &InvalidError{What: "archive", Reason: "its manifest.json is none of docker's", Err: err}
 	}
 	for _, it := range items {
@@ -41,6 +41,7 @@ func (a *archive) dockerImages(raw []byte) ([]*loaded, error) {
 		return nil, invalid("archive", "its manifest.json names no image")
 	}
 	var found []*loaded
+	byDigest := map[v1.Hash]*loaded{}
 	for _, it := range items {
 		config, err := a.file(it.Config)
 		if err != nil {
@@ -56,12 +57,17 @@ func (a *archive) dockerImages(raw []byte) ([]*loaded, error) {
 		if err != nil {
 			return nil, err
 		}
+		if same := byDigest[l.desc.Digest]; same != nil {
+			l = same
+		} else {
+			byDigest[l.desc.Digest] = l
+			found = append(found, l)
+		}
 		for _, tag := range it.RepoTags {
 			if err := l.addName(tag); err != nil {
 				return nil, err
 			}
 		}
-		found = append(found, l)
 	}
 	return found, nil
 }
@@ -74,10 +80,13 @@ func (a *archive) assemble(config *item, layers []*item) (*loaded, error) {
 	if config.raw == nil {
 		return nil, invalid("config "+d.Digest.String(), "not an image config")
 	}
-	c, err := parseConfig(d, config.raw)
-	if err != nil {
-		return nil, err
+	var err error
+	if config.config == nil {
+		if config.config, err = parseConfig(d, config.raw); err != nil {
+			return nil, err
+		}
 	}
+	c := config.config
 	if len(c.RootFS.DiffIDs) != len(layers) {
 		return nil, invalid("config "+d.Digest.String(), "%d layers, but the archive lists %d", len(c.RootFS.DiffIDs), len(layers))
 	}
@@ -118,6 +127,9 @@ func (a *archive) made(raw []byte, t types.MediaType) (*loaded, error) {
 	}
 	h.Write(raw)
 	i := &item{digest: sum("sha256", h), size: int64(len(raw)), raw: raw}
+	if a.blobs[i.digest] == nil && !a.roomFor(i.size) {
+		return nil, invalid("archive", "its images would need more than %d bytes of manifests and configs", maxArchived)
+	}
 	if err := a.add(fmt.Sprintf("%s/sha256/%s", blobsDir, i.digest.Hex), i); err != nil {
 		return nil, err
 	}

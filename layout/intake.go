@@ -47,6 +47,11 @@ func (a *archive) read(ctx context.Context, name string, size int64, c content) 
 		err = a.keep(i, want.Algorithm, c)
 	case known:
 		err = a.skip(i, want, c)
+	case size <= maxSmall:
+		if err = a.keep(i, want.Algorithm, c); err == nil {
+			report(a.progress, i.descriptor(), 0)
+			report(a.progress, i.descriptor(), i.size)
+		}
 	default:
 		err = a.spool(ctx, i, want, c)
 	}
@@ -56,7 +61,11 @@ func (a *archive) read(ctx context.Context, name string, size int64, c content) 
 	return i, err
 }
 
-// keep reads JSON into memory.
+// maxSmall bytes are kept in memory whatever they are: a file of its own for each
+// of a great many tiny ones would take minutes.
+const maxSmall = 4 << 10
+
+// keep reads JSON, and what is as small, into memory.
 func (a *archive) keep(i *item, algorithm string, c io.Reader) error {
 	if !a.roomFor(i.size) {
 		return invalid("archive", "more than %d bytes of manifests and configs in it", maxArchived)
@@ -70,6 +79,9 @@ func (a *archive) keep(i *item, algorithm string, c io.Reader) error {
 		return err
 	}
 	h.Write(raw)
+	if raw == nil {
+		raw = []byte{}
+	}
 	i.raw, i.digest = raw, sum(algorithm, h)
 	return nil
 }

@@ -83,7 +83,7 @@ func (a *archive) legacyImages(raw []byte) ([]*loaded, error) {
 func legacyNames(raw []byte) (map[string][]string, error) {
 	var repositories map[string]map[string]string
 	if raw != nil {
-		if err := json.Unmarshal(raw, &repositories); err != nil {
+		if err := parseJSON(raw, &repositories); err != nil {
 			return nil, &InvalidError{What: "archive", Reason: "its file repositories is none of docker's", Err: err}
 		}
 	}
@@ -107,7 +107,7 @@ func (a *archive) legacyLayers() (map[string]*legacyLayer, error) {
 			continue
 		}
 		l := &legacyLayer{raw: i.raw}
-		if err := json.Unmarshal(i.raw, l); err != nil {
+		if err := parseJSON(i.raw, l); err != nil {
 			return nil, &InvalidError{What: "archive", Reason: "layer " + id + " is none of docker's", Err: err}
 		}
 		layers[id] = l

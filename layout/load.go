@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,12 @@ func (s *Store) load(ctx context.Context, r io.Reader, o LoadOptions) ([]*Image,
 // images finds out which format the archive has. If it has both, OCI's index
 // says what there is, and both say how it is called.
 func (a *archive) images(ctx context.Context, want []v1.Platform) ([]*loaded, error) {
-	ociIndex, docker, legacy := a.json(indexFile), a.json(dockerManifestFile), a.json(legacyFile)
+	ociIndex, err1 := a.text(indexFile)
+	docker, err2 := a.text(dockerManifestFile)
+	legacy, err3 := a.text(legacyFile)
+	if err := cmp.Or(err1, err2, err3); err != nil {
+		return nil, err
+	}
 	var found []*loaded
 	var err error
 	switch {
@@ -115,7 +121,7 @@ func (a *archive) images(ctx context.Context, want []v1.Platform) ([]*loaded, er
 // ociImages are the entries of an archive's index.json.
 func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 	var x v1.IndexManifest
-	if err := json.Unmarshal(raw, &x); err != nil {
+	if err := parseJSON(raw, &x); err != nil {
 		return nil, &InvalidError{What: "archive", Reason: "its index.json is no image index", Err: err}
 	}
 	if len(x.Manifests) == 0 {
@@ -129,6 +135,9 @@ func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 		}
 		name, _ := entryName(d.Annotations[nameAnnotation], d.Annotations[refNameAnnotation])
 		d.Annotations, d.Data, d.URLs = nil, nil, nil
+		if raw, err := json.Marshal(d); err != nil || len(raw) > maxEntry {
+			return nil, invalid("archive", "its index.json has a descriptor of %d bytes", len(raw))
+		}
 		l := byDigest[d.Digest]
 		if l == nil {
 			l = &loaded{desc: d}
@@ -145,6 +154,9 @@ func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 func (l *loaded) addName(name string) error {
 	if name == "" || slices.Contains(l.names, name) {
 		return nil
+	}
+	if len(l.names) == maxNames {
+		return invalid("archive", "an image with more than %d names", maxNames)
 	}
 	full, err := entryNames([]string{name}, l.desc.Digest)
 	if err == nil && !slices.Contains(l.names, full[0]) {
@@ -191,6 +203,9 @@ func (l *loaded) addDockerNames(tags []string, named map[string]bool) error {
 		if err != nil {
 			return err
 		}
+		if len(l.names) == maxNames {
+			return invalid("archive", "an image with more than %d names", maxNames)
+		}
 		if !named[full[0]] {
 			named[full[0]] = true
 			l.names = append(l.names, full[0])
@@ -223,6 +238,12 @@ func (a *archive) gather(ctx context.Context, l *loaded, want []v1.Platform) err
 		l.desc.MediaType = t.docs[0].desc.MediaType
 	}
 	l.tree = t
+	for _, doc := range t.docs {
+		a.walked += int64(len(doc.raw))
+	}
+	if a.walked > maxArchived {
+		return invalid("archive", "its images have more than %d bytes of manifests", maxArchived)
+	}
 	return a.complete(t)
 }
 

@@ -112,8 +112,12 @@ func (x *index) pointTo(img *Image, now time.Time) (changed bool, err error) {
 	if changed, err = x.point(img.desc, img.name, now); err != nil {
 		return false, err
 	}
+	facts := img.facts.annotations()
 	for _, e := range x.of(img.desc.Digest.String()) {
-		c, err := e.annotate(img.facts.annotations())
+		if e.known.Size == facts[sizeAnnotation] && e.known.Created == facts[createdAnnotation] {
+			continue // an image may have thousands of names
+		}
+		c, err := e.annotate(facts)
 		if err != nil {
 			return false, err
 		}

@@ -90,7 +90,7 @@ func parseDocument(d v1.Descriptor, raw []byte) (*document, error) {
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
 	what := "manifest " + d.Digest.String()
-	if err := json.Unmarshal(raw, &in); err != nil {
+	if err := parseJSON(raw, &in); err != nil {
 		return nil, &InvalidError{What: what, Reason: "not a manifest", Err: err}
 	}
 	if in.SchemaVersion == 1 || in.FSLayers != nil {
@@ -268,6 +268,7 @@ func leaves(ctx context.Context, read reader, root v1.Descriptor, sparse bool) (
 		return []v1.Descriptor{leaf}, err
 	}
 	var found []v1.Descriptor
+	read = bounded(read)
 	for _, doc := range t.docs {
 		for _, c := range doc.children {
 			if c.MediaType.IsIndex() || !isDocument(c.MediaType) || platform.IsAttestation(c) {
@@ -317,7 +318,7 @@ func configPlatform(c *v1.ConfigFile) *v1.Platform {
 
 func parseConfig(d v1.Descriptor, raw []byte) (*v1.ConfigFile, error) {
 	var c v1.ConfigFile
-	if err := json.Unmarshal(raw, &c); err != nil {
+	if err := parseJSON(raw, &c); err != nil {
 		return nil, &InvalidError{What: "config " + d.Digest.String(), Reason: "not an image config", Err: err}
 	}
 	return &c, nil
