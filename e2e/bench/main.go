@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/wherry-oci/wherry/e2e/base"
@@ -29,9 +30,16 @@ import (
 func main() {
 	runs := flag.Int("runs", 7, "how often each command runs; the median counts")
 	megabytes := flag.Int64("mb", 300, "size of the image that is moved")
+	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
+	only := flag.String("only", "", "the parts to run, separated by commas: start,names,build,pull,transfer; all by default")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, flag.Arg(0), *runs, *megabytes)
+	var err error
+	if *layout != "" {
+		err = serveLayout(ctx, *layout)
+	} else {
+		err = run(ctx, flag.Arg(0), *only, *runs, *megabytes)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -47,7 +55,7 @@ type bench struct {
 	registry    *testreg.Registry
 }
 
-func run(ctx context.Context, wherry string, runs int, megabytes int64) (err error) {
+func run(ctx context.Context, wherry, only string, runs int, megabytes int64) (err error) {
 	b := bench{runs: runs, megabytes: megabytes}
 	if wherry == "" {
 		return errors.New("usage: bench [-runs N] [-mb N] WHERRY")
@@ -70,9 +78,18 @@ func run(ctx context.Context, wherry string, runs int, megabytes int64) (err err
 	if err := b.registry.Put("toolbox:latest", index); err != nil {
 		return err
 	}
-	fmt.Printf("%-34s %-24s %10s %10s %8s\n", "WHAT", "WITH", "MEDIAN", "FASTEST", "RATIO")
-	for _, part := range []func(context.Context) error{b.start, b.names, b.cachedBuild, b.transfer} {
-		if err := part(ctx); err != nil {
+	fmt.Printf("%-34s %-24s %10s %10s %8s %8s\n", "WHAT", "WITH", "MEDIAN", "FASTEST", "RATIO", "MEMORY")
+	for _, part := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"transfer", b.transfer},
+	} {
+		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
+			continue
+		}
+		b.runs = runs
+		if err := part.run(ctx); err != nil {
 			return err
 		}
 	}
@@ -87,16 +104,16 @@ type contender struct {
 }
 
 // compare times the contenders in turns, so that what else the machine does hits all alike.
-// The ratio is to the last one: below 1 is faster than that.
+// The ratio is to the last one: below 1 is faster than that. Memory is the most that any run had.
 func (b *bench) compare(ctx context.Context, what string, contenders ...contender) error {
-	times := make([][]time.Duration, len(contenders))
+	times, peaks := make([][]time.Duration, len(contenders)), make([]int64, len(contenders))
 	for range b.runs {
 		for i, c := range contenders {
-			took, err := b.time(ctx, c)
+			took, peak, err := b.measure(ctx, c)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", what, c.name, err)
 			}
-			times[i] = append(times[i], took)
+			times[i], peaks[i] = append(times[i], took), max(peaks[i], peak)
 		}
 	}
 	reference := median(times[len(times)-1])
@@ -105,15 +122,22 @@ func (b *bench) compare(ctx context.Context, what string, contenders ...contende
 		if len(contenders) > 1 {
 			ratio = fmt.Sprintf("%.2f", float64(median(times[i]))/float64(reference))
 		}
-		fmt.Printf("%-34s %-24s %10s %10s %8s\n", what, c.name, show(median(times[i])), show(slices.Min(times[i])), ratio)
+		fmt.Printf("%-34s %-24s %10s %10s %8s %8s\n", what, c.name, show(median(times[i])), show(slices.Min(times[i])), ratio,
+			fmt.Sprintf("%d MB", peaks[i]/1000))
 	}
 	return nil
 }
 
 func (b *bench) time(ctx context.Context, c contender) (time.Duration, error) {
+	took, _, err := b.measure(ctx, c)
+	return took, err
+}
+
+// measure also tells the most memory that the process had, in KiB.
+func (b *bench) measure(ctx context.Context, c contender) (took time.Duration, peak int64, err error) {
 	if c.ready != nil {
 		if err := c.ready(); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
@@ -122,9 +146,13 @@ func (b *bench) time(ctx context.Context, c contender) (time.Duration, error) {
 	cmd.Stdout, cmd.Stderr = io.Discard, &errs
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, errs.String())
+		return 0, 0, fmt.Errorf("%w\n%s", err, errs.String())
 	}
-	return time.Since(start), nil
+	took = time.Since(start)
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		peak = usage.Maxrss
+	}
+	return took, peak, nil
 }
 
 func median(times []time.Duration) time.Duration {

@@ -112,11 +112,11 @@ func (b *bench) buildkit(ctx context.Context) (buildctl []string, stop func(), e
 	if _, err := exec.LookPath("runc"); err != nil {
 		return nil, nil, err
 	}
-	daemon, err := tool(ctx, "github.com/moby/buildkit/cmd/buildkitd")
+	daemon, err := tool(ctx, "github.com/moby/buildkit/cmd/buildkitd", "")
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := tool(ctx, "github.com/moby/buildkit/cmd/buildctl")
+	client, err := tool(ctx, "github.com/moby/buildkit/cmd/buildctl", "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -145,7 +145,7 @@ func (b *bench) buildkit(ctx context.Context) (buildctl []string, stop func(), e
 	return nil, nil, errors.New("it does not answer")
 }
 
-// transfer moves an image of four layers: pull, save and load.
+// transfer moves an image of four layers to and from an archive.
 func (b *bench) transfer(ctx context.Context) error {
 	img, err := base.Random(1, 4, b.megabytes<<20/4, base.Platforms()[0])
 	if err != nil {
@@ -154,24 +154,7 @@ func (b *bench) transfer(ctx context.Context) error {
 	if err := b.registry.Put("big:1", img); err != nil {
 		return err
 	}
-	what := fmt.Sprintf("pull %d MB", b.megabytes)
-	ref, store, other := b.registry.Addr()+"/big:1", filepath.Join(b.dir, "big"), filepath.Join(b.dir, "other")
-	empty := func() error { return errors.Join(os.RemoveAll(store), os.RemoveAll(other)) }
-	list := []contender{{name: "wherry pull", ready: empty, args: []string{b.wherry, "--store", store, "pull", "--platform", "linux/amd64", "-q", ref}}}
-	if skopeo, err := exec.LookPath("skopeo"); err == nil {
-		list = append(list, contender{name: "skopeo copy", ready: empty, args: []string{
-			skopeo, "--insecure-policy", "copy", "-q", "--src-tls-verify=false", "docker://" + ref, "oci:" + other,
-		}})
-	}
-	if crane, err := tool(ctx, "github.com/google/go-containerregistry/cmd/crane"); err != nil {
-		fmt.Fprintln(os.Stderr, "without crane:", err)
-	} else {
-		list = append(list, contender{name: "crane pull", ready: empty, args: []string{crane, "pull", "--format=oci", ref, other}})
-	}
-	if err := b.compare(ctx, what, list...); err != nil {
-		return err
-	}
-	return b.archive(ctx, ref, store)
+	return b.archive(ctx, b.registry.Addr()+"/big:1", filepath.Join(b.dir, "big"))
 }
 
 func (b *bench) archive(ctx context.Context, ref, store string) error {

@@ -10,23 +10,40 @@ import (
 	"strings"
 )
 
-// tool compiles a peer at the version that go.mod has, once, into the user's cache folder.
-func tool(ctx context.Context, pkg string) (string, error) {
+// tool compiles a peer, once, into the user's cache folder: at a version, or at
+// the one that go.mod has.
+func tool(ctx context.Context, pkg, version string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	out, err := goCommand(ctx, "list", "-f", "{{.Module.Version}}", pkg)
-	if err != nil {
-		return "", err
+	own := version == ""
+	if own {
+		out, err := goCommand(ctx, "list", "-f", "{{.Module.Version}}", pkg)
+		if err != nil {
+			return "", err
+		}
+		version = strings.TrimSpace(out)
 	}
-	dir := filepath.Join(cache, "wherry-bench", strings.TrimSpace(out))
+	dir := filepath.Join(cache, "wherry-bench", version)
 	file := filepath.Join(dir, filepath.Base(pkg))
 	if _, err := os.Stat(file); err == nil {
 		return file, nil
 	}
 	fmt.Fprintln(os.Stderr, "compiling", pkg)
-	return file, compile(ctx, dir, pkg)
+	if own {
+		return file, compile(ctx, dir, pkg)
+	}
+	return file, install(ctx, dir, pkg+"@"+version)
+}
+
+func install(ctx context.Context, dir, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "install", "-ldflags=-s -w", pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+dir, "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go install %s: %w\n%s", pkg, err, out)
+	}
+	return nil
 }
 
 // compile builds pkg with a copy of our go.mod that may grow by what pkg needs:
