@@ -9,7 +9,7 @@ import (
 	"github.com/wherry-oci/wherry/e2e/testreg"
 )
 
-// cmdHub: hub NAME [search=FILE] [catalog=A,B,...] [page=N] [endless] starts a stand-in for a registry's search and
+// cmdHub: hub NAME [search=FILE] [catalog=A,B,...] [tags=A,B,...] [page=N] [endless] starts a stand-in for a registry's search and
 // catalog; its address is in $NAME. FILE is what it answers to every search.
 func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 	var o testreg.HubOptions
@@ -19,6 +19,8 @@ func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 			o.Search = []byte(ts.ReadFile(value))
 		case "catalog":
 			o.Catalog = strings.Split(value, ",")
+		case "tags":
+			o.Tags = strings.Split(value, ",")
 		case "page":
 			o.Page = atoi(ts, value)
 		case "endless":

@@ -30,6 +30,7 @@ func commands(e *env) []*cli.Command {
 		newLoadCommand(e),
 		newImportCommand(e),
 		newSearchCommand(e),
+		newTagsCommand(e),
 		newCheckCommand(e),
 		newLoginCommand(e),
 		newLogoutCommand(e),

@@ -14,7 +14,8 @@ type HubOptions struct {
 	Search  []byte   // the body of every answer to /v1/search; nil: there is no such thing
 	Catalog []string // the repositories of /v2/_catalog; nil: there is no such thing
 	Page    int      // repositories a page; 0: all
-	Endless bool     // the catalog has no last page
+	Endless bool     // no list has a last page
+	Tags    []string // of every repository; nil: there is none
 }
 
 // Hub stands in for what else than images a registry may serve: a search, a
@@ -63,7 +64,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(h.options.Search)
 	case r.URL.Path == "/v2/_catalog" && h.options.Catalog != nil:
-		h.catalog(w, r)
+		h.list(w, r, "repositories", h.options.Catalog)
+	case strings.HasSuffix(r.URL.Path, "/tags/list") && h.options.Tags != nil:
+		h.list(w, r, "tags", h.options.Tags)
 	case r.URL.Path == "/v2/":
 		w.WriteHeader(http.StatusOK)
 	default:
@@ -71,13 +74,13 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// catalog answers a page at a time, as distribution does: "last" is where the
-// one before ended.
-func (h *Hub) catalog(w http.ResponseWriter, r *http.Request) {
+// list answers a page at a time, as distribution does: "last" is where the one
+// before ended.
+func (h *Hub) list(w http.ResponseWriter, r *http.Request, key string, all []string) {
 	from, _ := strconv.Atoi(r.URL.Query().Get("last"))
-	rest := h.options.Catalog[min(max(from, 0), len(h.options.Catalog)):]
+	rest := all[min(max(from, 0), len(all)):]
 	if h.options.Endless {
-		rest = h.options.Catalog
+		rest = all
 	}
 	page := h.options.Page
 	if page == 0 {
@@ -85,11 +88,11 @@ func (h *Hub) catalog(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if len(rest) > page || h.options.Endless {
-		w.Header().Set("Link", fmt.Sprintf(`</v2/_catalog?last=%d&n=%d>; rel="next"`, from+page, page))
+		w.Header().Set("Link", fmt.Sprintf(`<%s?last=%d&n=%d>; rel="next"`, r.URL.Path, from+page, page))
 	}
 	quoted := make([]string, min(page, len(rest)))
 	for i := range quoted {
 		quoted[i] = strconv.Quote(rest[i])
 	}
-	fmt.Fprintf(w, `{"repositories": [%s]}`, strings.Join(quoted, ","))
+	fmt.Fprintf(w, `{%q: [%s]}`, key, strings.Join(quoted, ","))
 }
