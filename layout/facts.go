@@ -73,26 +73,36 @@ func (i *Image) known() facts {
 
 // weigh adds up what the store has below d; whole tells whether that is all.
 func (s *Store) weigh(ctx context.Context, d v1.Descriptor) (size int64, whole bool, err error) {
+	held, whole, err := s.holdings(ctx, d)
+	for _, h := range held {
+		size += h.Size
+	}
+	return size, whole, err
+}
+
+// holdings are the blobs that the store has of d, itself among them, each once;
+// whole tells whether that is all.
+func (s *Store) holdings(ctx context.Context, d v1.Descriptor) (held []v1.Descriptor, whole bool, err error) {
 	if !s.has(d) {
-		return 0, false, nil
+		return nil, false, nil
 	}
 	t, err := walk(ctx, d, walker{read: s.read, sparse: true})
 	if err != nil {
-		return 0, false, err
+		return nil, false, err
 	}
 	whole = true
 	for _, doc := range t.docs {
-		size += int64(len(doc.raw))
+		held = append(held, doc.desc)
 		for _, c := range doc.children {
 			whole = whole && s.has(c)
 		}
 	}
 	for _, b := range t.blobs {
 		if s.has(b) {
-			size += b.Size
+			held = append(held, b)
 		} else {
 			whole = false
 		}
 	}
-	return size, whole, nil
+	return held, whole, nil
 }

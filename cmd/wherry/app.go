@@ -57,6 +57,7 @@ func groups(e *env) []*cli.Command {
 			newSaveCommand(e),
 			newTagCommand(e),
 		),
+		group("system", "Manage the store", newDfCommand(e)),
 		group("builder", "Manage builds", newBuildCommand(e)),
 		group("buildx", "Build with BuildKit", newBuildCommand(e)),
 	}

@@ -22,10 +22,6 @@ import (
 	"github.com/wherry-oci/wherry/registry"
 )
 
-// buildStateName is the folder of the build cache, inside of the store's: on its
-// file system, so that blobs are linked between the two.
-const buildStateName = ".build"
-
 type buildOptions struct {
 	Context   string
 	File      string
@@ -153,7 +149,7 @@ func (s buildStore) Adopt(ctx context.Context, src build.Source, names []string)
 func buildRequest(e *env, o buildOptions) (build.Request, error) {
 	req := build.Request{
 		Context: o.Context, Dockerfile: o.File, Target: o.Target, NoCache: o.NoCache, Pull: o.Pull, Runtime: o.Runtime,
-		Stdout: e.Stdout,
+		Stdout:   e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
 		Notice:   func(msg string) { e.say("note: %s", msg) },
 	}

@@ -41,6 +41,7 @@ type listing struct {
 	Format string            // as --format has it; empty: "table"
 	Quiet  bool              // a table of IDs only, without its header
 	Table  string            // the template of "table"
+	Raw    string            // that of "raw"; empty: there is none
 	Header map[string]string // column titles by the rows' field names
 }
 
@@ -49,6 +50,8 @@ func (l listing) text() (text string, table bool) {
 	switch custom, isTable := strings.CutPrefix(l.Format, "table"); {
 	case l.Format == "json":
 		return "{{json .}}", false
+	case l.Format == "raw" && l.Raw != "":
+		return l.Raw, false
 	case l.Format != "" && !isTable:
 		return unescaped(l.Format), false
 	case strings.TrimSpace(custom) != "":

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -112,12 +113,21 @@ func newestFirst(images []listedImage) {
 }
 
 func imagesListing(o imagesOptions) listing {
-	table := "{{.Repository}}\t{{.Tag}}\t"
+	table, raw := "{{.Repository}}\t{{.Tag}}\t", "repository: {{.Repository}}\ntag: {{.Tag}}\n"
 	if o.Digests {
 		table += "{{.Digest}}\t"
+		raw += "digest: {{.Digest}}\n"
+		if strings.HasPrefix(o.Format, "table ") && !strings.Contains(o.Format, ".Digest") {
+			o.Format += "\t{{.Digest}}"
+		}
+	}
+	raw += "image_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
+	if o.Quiet {
+		raw = "image_id: {{.ID}}"
 	}
 	return listing{
 		Format: o.Format,
+		Raw:    raw,
 		Quiet:  o.Quiet,
 		Table:  table + "{{.ID}}\t{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
 		Header: map[string]string{
