@@ -66,14 +66,15 @@ func (c compression) layerType() (t types.MediaType, ok bool) {
 
 // unpack undoes whatever compression r has around it. Several members or frames
 // one after the other are one stream, as the tools write them. Checksums are
-// verified when the end is read.
+// verified when the end is read. What unpacks to absurdly much is refused.
 func unpack(r io.Reader) (io.Reader, func(), error) {
-	br := bufio.NewReaderSize(r, bufferSize)
+	in := &measured{r: r}
+	br := bufio.NewReaderSize(in, bufferSize)
 	head, err := br.Peek(sniffLen)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	var out io.Reader = br
+	var out io.Reader
 	free := func() {}
 	switch sniff(head) {
 	case gzipped:
@@ -88,10 +89,10 @@ func unpack(r io.Reader) (io.Reader, func(), error) {
 	case bzipped:
 		out = bzip2.NewReader(br)
 	default:
-		err = nil
+		return br, free, nil
 	}
 	if err != nil {
 		return nil, nil, archiveError(err)
 	}
-	return out, free, nil
+	return &expansion{out: out, in: in}, free, nil
 }
