@@ -90,6 +90,12 @@ func (s *Store) fetch(ctx context.Context, src Source, d v1.Descriptor, l *lanes
 	if done, err := s.linkFrom(ctx, src, d, p); done || err != nil {
 		return err
 	}
+	return s.fetchAnew(ctx, src, d, l, p)
+}
+
+// fetchAnew reads blob d of src, whatever the store has in its place. The caller
+// keeps others from doing the same.
+func (s *Store) fetchAnew(ctx context.Context, src Source, d v1.Descriptor, l *lanes, p Progress) error {
 	a, err := l.enter(ctx)
 	if err != nil {
 		return err

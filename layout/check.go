@@ -29,7 +29,7 @@ type CheckOptions struct {
 // Report is what a check found.
 type Report struct {
 	Names    int       // entries of index.json that were checked
-	Blobs    int       // blobs that were read and hashed, manifests and configs included
+	Blobs    int       // blobs that were read and hashed (by a Repair once), manifests and configs included
 	Bytes    int64     // their bytes
 	Problems []Problem // what is broken, and then what is only worth knowing
 	// Busy says that other processes were adding blobs, or may have been, so that
@@ -64,7 +64,7 @@ func (k ProblemKind) Broken() bool { return k != Garbage && k != Leftover && k !
 // Problem is one thing that is wrong with a store.
 type Problem struct {
 	Kind   ProblemKind
-	Part   string    // "layer", "config", "manifest", "index", "blob", "entry", "file"
+	Part   string    // "layer", "config", "manifest", "index", "blob", "entry", "file"; "platforms" of an index of which there are none
 	Digest v1.Hash   // of the blob; the zero Hash where there is none
 	Path   string    // slash-separated, relative to the store's folder
 	Size   int64     // bytes that the blob should have, or that the file has
@@ -102,6 +102,7 @@ type checker struct {
 	options CheckOptions
 	whole   map[v1.Hash]bool // blobs hashed by an earlier round
 
+	again  bool             // images that were there may have been dropped
 	quiet  bool             // nobody was adding blobs when idle was made
 	idle   map[v1.Hash]bool // the blobs that were there then
 	report *Report
@@ -157,6 +158,10 @@ func (c *checker) lookAround() error {
 	if !c.quiet {
 		return nil
 	}
+	return c.listIdle()
+}
+
+func (c *checker) listIdle() error {
 	files, err := c.store.blobFiles()
 	c.idle = make(map[v1.Hash]bool, len(files))
 	for _, f := range files {
@@ -249,10 +254,18 @@ func indexProblem(err error) Problem {
 	return Problem{Kind: kind, Part: "file", Path: indexFile, Err: err}
 }
 
-func entryProblem(e *listed) Problem {
+// entryPart is an element of index.json.
+const entryPart = "entry"
+
+// called is what people know an entry by; "" if it has no name at all.
+func (e *listed) called() string {
 	name, bare := entryName(e.Annotations.Name, e.Annotations.RefName)
+	return cmp.Or(e.Annotations.Draft, name, bare)
+}
+
+func entryProblem(e *listed) Problem {
 	return Problem{
-		Kind: Invalid, Part: "entry", Path: indexFile, Images: []Subject{{Name: cmp.Or(e.Annotations.Draft, name, bare)}},
+		Kind: Invalid, Part: entryPart, Path: indexFile, Images: []Subject{{Name: e.called()}},
 		Err: invalid(indexFile, "digest %q and size %d describe no image", e.Digest, e.Size),
 	}
 }
@@ -261,6 +274,9 @@ func (c *checker) chosen() ([]*Image, error) {
 	var roots []*Image
 	for _, ref := range c.options.Refs {
 		found, err := c.store.Find(ref)
+		if c.again && errors.As(err, new(*NotFoundError)) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -65,34 +65,10 @@ type hashing struct {
 	need *need // nil: no image needs it
 }
 
-// hashAll reads what is needed and what else lies about, the largest first, so
-// that no processor is left with a large one at the end.
+// hashAll reads what is needed and what else lies about.
 func (c *checker) hashAll(ctx context.Context, extra []blobFile) error {
-	var all []hashing
-	var total int64
-	for _, n := range c.survey.needs {
-		all = append(all, hashing{n.desc, n})
-	}
-	for _, f := range extra {
-		all = append(all, hashing{v1.Descriptor{Digest: f.hash, Size: f.size}, nil})
-	}
-	slices.SortFunc(all, func(a, b hashing) int {
-		return cmp.Or(cmp.Compare(b.desc.Size, a.desc.Size), strings.Compare(a.desc.Digest.Hex, b.desc.Digest.Hex))
-	})
-	for _, h := range all {
-		if c.store.has(h.desc) && !c.whole[h.desc.Digest] {
-			total += h.desc.Size
-			c.report.Blobs++
-		}
-	}
-	c.report.Bytes = total
-	var read atomic.Int64
-	tell := func(n int) {
-		if now := read.Add(int64(n)); c.options.Progress != nil {
-			c.options.Progress(now, total)
-		}
-	}
-	tell(0)
+	all := c.queue(extra)
+	tell := c.teller(all)
 	found := make([][]Problem, len(all))
 	var mu sync.Mutex
 	buffers := sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
@@ -115,6 +91,44 @@ func (c *checker) hashAll(ctx context.Context, extra []blobFile) error {
 	})
 	c.report.Problems = append(slices.Concat(found...), c.report.Problems...)
 	return err
+}
+
+// queue puts the largest first, so that no processor is left with a large one at
+// the end.
+func (c *checker) queue(extra []blobFile) []hashing {
+	var all []hashing
+	for _, n := range c.survey.needs {
+		all = append(all, hashing{n.desc, n})
+	}
+	for _, f := range extra {
+		all = append(all, hashing{v1.Descriptor{Digest: f.hash, Size: f.size}, nil})
+	}
+	slices.SortFunc(all, func(a, b hashing) int {
+		return cmp.Or(cmp.Compare(b.desc.Size, a.desc.Size), strings.Compare(a.desc.Digest.Hex, b.desc.Digest.Hex))
+	})
+	return all
+}
+
+// teller counts what there is of the blobs, and returns whom to tell of every
+// piece that has been read.
+func (c *checker) teller(all []hashing) func(int) {
+	var total int64
+	for _, h := range all {
+		if !c.store.has(h.desc) {
+			continue
+		}
+		c.report.Blobs++
+		c.report.Bytes += h.desc.Size
+		if !c.whole[h.desc.Digest] {
+			total += h.desc.Size
+		}
+	}
+	var read atomic.Int64
+	return func(n int) {
+		if now := read.Add(int64(n)); c.options.Progress != nil {
+			c.options.Progress(now, total)
+		}
+	}
 }
 
 // examine hashes one blob, and what is in it where that is asked for.

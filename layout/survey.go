@@ -46,16 +46,18 @@ type need struct {
 // user is an image, and the manifest below it that has the need.
 type user struct {
 	root     *Image
+	via      v1.Hash
 	platform string // as the index states it; "" for the image as a whole
 }
 
-func wholeOf(root *Image) user { return user{root: root} }
+func wholeOf(root *Image) user { return user{root: root, via: root.desc.Digest} }
 
 func platformOf(root *Image, d v1.Descriptor) user {
-	if d.Platform == nil || d.Digest == root.desc.Digest {
-		return wholeOf(root)
+	who := user{root: root, via: d.Digest}
+	if d.Platform != nil && d.Digest != root.desc.Digest {
+		who.platform = platform.Format(*d.Platform)
 	}
-	return user{root, platform.Format(*d.Platform)}
+	return who
 }
 
 func newSurvey(s *Store) *survey {
@@ -197,12 +199,15 @@ func (y *survey) judgeIndex(root *Image, n *node) {
 	}
 	if images > 0 && here == 0 && y.nothingElse(n) {
 		y.problem(Problem{
-			Kind: Missing, Part: "index", Digest: n.desc.Digest, Size: n.desc.Size, Path: blobPath(n.desc.Digest),
+			Kind: Missing, Part: platformsPart, Digest: n.desc.Digest, Size: n.desc.Size, Path: blobPath(n.desc.Digest),
 			Images: []Subject{subject(wholeOf(root))},
 			Err:    invalid("index "+n.desc.Digest.String(), "none of its %d platforms is here", images),
 		})
 	}
 }
+
+// platformsPart is missing where an index is there and nothing of its images.
+const platformsPart = "platforms"
 
 // nothingElse: an index may be over blobs that are no documents.
 func (y *survey) nothingElse(n *node) bool {

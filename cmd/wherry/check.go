@@ -50,19 +50,23 @@ func runCheck(ctx context.Context, e *env, o checkOptions) error {
 		return err
 	}
 	var report *layout.Report
+	var done []layout.Mended
 	show := newCheckProgress(e, o.Quiet)
 	options := layout.CheckOptions{Deep: o.Deep, Progress: show.update}
 	if len(o.Refs) > 0 {
 		options.Refs = o.Refs
 	}
 	if o.Repair {
-		report, err = e.repair(ctx, store, options, o.Quiet)
+		report, done, err = e.repair(ctx, store, options)
 	} else {
 		report, err = store.Check(ctx, options)
 	}
 	show.close()
+	if !o.Quiet && o.Format == "" {
+		tellMended(e, done)
+	}
 	if err != nil {
-		return concerning("check", firstOf(o.Refs...), err)
+		return errors.Join(concerning("check", firstOf(o.Refs...), err), e.flush())
 	}
 	switch {
 	case o.Format != "":
@@ -73,14 +77,8 @@ func runCheck(ctx context.Context, e *env, o checkOptions) error {
 		sayProblems(e, report)
 	}
 	if broken := report.Broken(); len(broken) > 0 {
-		err := withHint(brokenError(broken), "%s", mendingCommand(o, broken))
-		if o.Format == "" {
-			return err
-		}
-		if out := e.flush(); out != nil {
-			return out
-		}
-		return err
+		// What was asked for as data, and what was done, is told all the same.
+		return errors.Join(withHint(brokenError(broken), "%s", mendingCommand(o, broken)), e.flush())
 	}
 	if o.Format == "" && !o.Quiet {
 		fmt.Fprintf(&e.Out, "%s, %s (%s): all whole\n",
@@ -300,4 +298,12 @@ func (p *checkProgress) close() {
 	p.bar.Abort(true)
 	p.bars.Wait()
 	p.env.sayThrough(p.env.Stderr)
+}
+
+// damageHint helps where the store's index.json is broken: nothing works then.
+func damageHint(err error) string {
+	if e, ok := errors.AsType[*layout.InvalidError](err); ok && e.What == "index.json" {
+		return program + " check --repair"
+	}
+	return ""
 }

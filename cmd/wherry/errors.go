@@ -164,7 +164,7 @@ func describe(err error, at places) (text, hint string, code int) {
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
-	return text, firstOf(hintForBuild(err), about.storeHint(err), about.registryHint(err, at.hosts), systemHint(err, at.store)), exitFailed
+	return text, firstOf(hintForBuild(err), damageHint(err), about.storeHint(err), about.registryHint(err, at.hosts), systemHint(err, at.store)), exitFailed
 }
 
 // inUseText is e with names as people type them.
