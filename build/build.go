@@ -23,18 +23,37 @@ import (
 
 // Request is one build. The zero value of every field but Context is a default.
 type Request struct {
-	Context    string // folder that COPY and ADD read from
-	Dockerfile string // path; "": Dockerfile in Context
+	// Context is what COPY and ADD read from: a folder; "-", which is Stdin, a tar
+	// archive (gzip, zstd, xz or bzip2 may be around it) or a Dockerfile alone; a git
+	// repository, as "https://host/repo.git#ref:folder" or "git@host:repo.git"; or the
+	// URL of an archive or a Dockerfile.
+	Context string
+	// Dockerfile is a path, "-" for Stdin, or a URL. In a context that is no folder a
+	// relative path is one inside of it. "" is Dockerfile in Context.
+	Dockerfile string
+	Stdin      io.Reader
+	// Contexts are those that COPY --from and FROM know by a name: folders, git
+	// repositories, URLs, "docker-image://NAME", "oci-layout://FOLDER[:TAG|@DIGEST]".
+	Contexts map[string]string
 
-	Names     []reference.Named // what the result is called in the store
-	BuildArgs map[string]string // ARG values
-	Labels    map[string]string // image labels
-	Target    string            // stage to build; "": the last
-	Platforms []v1.Platform     // none: this machine's. Several: an index over them
-	NoCache   bool              // run every step anew
-	Pull      bool              // ask the registry for every FROM, though the store has it
-	Secrets   []Secret          // for RUN --mount=type=secret
-	Outputs   []Output          // none: the image store
+	Names       []reference.Named // what the result is called in the store
+	BuildArgs   map[string]string // ARG values
+	Labels      map[string]string // image labels
+	Annotations []Annotation
+	Target      string        // stage to build; "": the last
+	Platforms   []v1.Platform // none: this machine's. Several: an index over them
+	NoCache     bool          // run every step anew
+	NoCacheOf   []string      // run the steps of these stages anew
+	Pull        bool          // ask the registry for every FROM, though the store has it
+	Secrets     []Secret      // for RUN --mount=type=secret
+	SSH         []SSH         // for RUN --mount=type=ssh, and git over ssh
+	SSHAgent    string        // socket of the user's agent; a context that git gets over ssh needs no SSH then
+	Steps       Steps
+	Allow       []string          // what steps may ask for: "network.host", "security.insecure", "device"
+	Attest      map[string]string // attestations: "provenance" or "sbom", and their attributes as CSV
+	CacheFrom   []Cache
+	CacheTo     []Cache
+	Outputs     []Output // none: the image store
 
 	Keychain authn.Keychain       // credentials for FROM; nil: anonymous
 	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
@@ -45,12 +64,34 @@ type Request struct {
 	Notice   func(string) // told why a build has to wait, or starts anew; may be nil
 }
 
+// Steps is the surroundings of every RUN.
+type Steps struct {
+	Network      string            // "host", "none"; "": what the step says, else the host's
+	Hosts        []string          // lines for /etc/hosts: "NAME=IP"
+	ShmSize      int64             // bytes of /dev/shm; 0: 64 MiB
+	Ulimits      []string          // "nofile=1024:2048", as setrlimit(2) has them
+	CgroupParent string            // cgroup to run the steps under
+	Resources    map[string]string // limits by BuildKit's names: memory, memswap, cpushares, cpuperiod, cpuquota, cpusetcpus, cpusetmems
+}
+
+// Cache is a place of a build cache outside of the state folder, in BuildKit's words.
+type Cache struct {
+	Type  string // "registry", "local", "inline", ...
+	Attrs map[string]string
+}
+
 // Secret is a value that a step may read while it runs. It never becomes part of an
 // image or of the build cache.
 type Secret struct {
 	ID   string
 	File string // path of the file that holds it; or
 	Env  string // name of the environment variable that holds it
+}
+
+// SSH is an agent, or private keys that act as one, that a step may use while it runs.
+type SSH struct {
+	ID    string   // "": "default"
+	Paths []string // a socket, or key files; none: the agent of SSH_AUTH_SOCK
 }
 
 // Progress says how a build is shown.
@@ -67,4 +108,8 @@ type Result struct {
 	// value when no image was made (outputs local, tar and cacheonly).
 	Digest v1.Hash
 	Names  []reference.Named
+	// Metadata is what BuildKit's exporters and frontend tell of the result, by their
+	// keys: "containerimage.digest", "image.name" and others. Values are text, or JSON in
+	// base64.
+	Metadata map[string]string
 }

@@ -1,16 +1,27 @@
+//go:build linux
+
 package build
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
-	"github.com/tonistiigi/fsutil"
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
+	"github.com/moby/buildkit/util/archiveutil"
+	"github.com/moby/buildkit/util/gitutil"
 )
+
+// maxDockerfile bounds a Dockerfile that comes through a pipe or the network, in bytes.
+const maxDockerfile = 2 << 20
 
 // NoDockerfileError says that there is nothing to build from.
 type NoDockerfileError struct {
@@ -19,127 +30,166 @@ type NoDockerfileError struct {
 
 func (e *NoDockerfileError) Error() string { return fmt.Sprintf("no Dockerfile at %q", e.Path) }
 
-// sources are the folders a build reads.
+// NoGitError says that a context is a git repository, and that git is not installed.
+type NoGitError struct {
+	Context string
+}
+
+func (e *NoGitError) Error() string {
+	return fmt.Sprintf("build context %q is a git repository, and git is not installed", e.Context)
+}
+
+// sources is what a build reads: one of folder, remote, archive and nothing at all, a
+// Dockerfile of its own unless that is in the context, and named contexts.
 type sources struct {
-	context    string // absolute
-	dockerfile string // absolute folder of the Dockerfile
-	filename   string // its name in that folder
+	folder  string    // absolute
+	remote  string    // git repository or URL
+	archive io.Reader // a tar archive
+
+	dockerfile string // absolute folder of the Dockerfile; "": in the context, or text
+	text       []byte // the Dockerfile itself; nil: it is a file
+	filename   string // its name where it is
+
+	named map[string]string // named contexts
 }
 
 // locate checks what the request names before anything is started.
-func locate(r Request) (sources, error) {
-	var s sources
-	var err error
-	if s.context, err = filepath.Abs(r.Context); err != nil {
-		return s, err
+func locate(ctx context.Context, r Request) (*sources, error) {
+	s := &sources{named: r.Contexts}
+	if r.Context == "-" && r.Dockerfile == "-" {
+		return nil, errors.New("both the context and the Dockerfile are to come from standard input")
 	}
-	info, err := os.Stat(s.context)
-	if err != nil {
-		return s, fmt.Errorf("build context %q: %w", r.Context, cause(err))
+	if err := s.locateContext(r); err != nil {
+		return nil, err
 	}
-	if !info.IsDir() {
-		return s, fmt.Errorf("build context %q: not a folder", r.Context)
+	if s.text != nil {
+		return s, nil
+	}
+	return s, s.locateDockerfile(ctx, r)
+}
+
+func (s *sources) locateContext(r Request) error {
+	if r.Context == "-" {
+		return s.fromStdin(r)
+	}
+	info, err := os.Stat(r.Context)
+	switch {
+	case err == nil && info.IsDir():
+		s.folder, err = filepath.Abs(r.Context)
+		return err
+	case err == nil:
+		return fmt.Errorf("build context %q: not a folder", r.Context)
+	case isURL(r.Context) || isGit(r.Context):
+		s.remote = r.Context
+		return checkGit(r.Context)
+	}
+	return fmt.Errorf("build context %q: %w", r.Context, cause(err))
+}
+
+// fromStdin tells an archive from a Dockerfile by the first bytes.
+func (s *sources) fromStdin(r Request) error {
+	in := bufio.NewReaderSize(r.Stdin, 4096)
+	head, err := in.Peek(1024)
+	switch {
+	case len(head) == 0 && errors.Is(err, io.EOF):
+		return errors.New("build context \"-\": standard input is empty")
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("build context \"-\": %w", err)
+	case archiveutil.IsArchive(head):
+		s.archive = in
+		return nil
+	case r.Dockerfile != "":
+		return fmt.Errorf("standard input is a Dockerfile, and so is %q: which one?", r.Dockerfile)
+	}
+	return s.readText(in, "standard input")
+}
+
+// readText takes the Dockerfile from in.
+func (s *sources) readText(in io.Reader, from string) (err error) {
+	s.filename = "Dockerfile"
+	if s.text, err = io.ReadAll(io.LimitReader(in, maxDockerfile+1)); err != nil {
+		return fmt.Errorf("read the Dockerfile from %s: %w", from, err)
+	}
+	if len(s.text) > maxDockerfile {
+		return fmt.Errorf("the Dockerfile from %s is larger than %d bytes", from, maxDockerfile)
+	}
+	if len(bytes.TrimSpace(s.text)) == 0 {
+		return fmt.Errorf("the Dockerfile from %s is empty", from)
+	}
+	return nil
+}
+
+func (s *sources) locateDockerfile(ctx context.Context, r Request) error {
+	switch {
+	case r.Dockerfile == "-":
+		return s.readText(r.Stdin, "standard input")
+	case isURL(r.Dockerfile):
+		return s.download(ctx, r.Dockerfile)
+	case s.folder == "" && !filepath.IsAbs(r.Dockerfile):
+		s.filename = r.Dockerfile // in the context
+		return nil
 	}
 	path := r.Dockerfile
 	if path == "" {
-		path = filepath.Join(r.Context, "Dockerfile")
-		if _, err := os.Stat(path); err != nil { // as docker does
-			if lower := filepath.Join(r.Context, "dockerfile"); exists(lower) {
-				path = lower
-			}
-		}
+		path = defaultDockerfile(r.Context)
 	}
 	if info, err := os.Stat(path); err != nil || info.IsDir() {
-		return s, &NoDockerfileError{Path: path}
+		return &NoDockerfileError{Path: path}
 	}
-	if path, err = filepath.Abs(path); err != nil {
-		return s, err
-	}
+	path, err := filepath.Abs(path)
 	s.dockerfile, s.filename = filepath.Split(path)
-	return s, nil
+	return err
+}
+
+// defaultDockerfile is Dockerfile, or dockerfile if only that is there, as docker has it.
+func defaultDockerfile(dir string) string {
+	path := filepath.Join(dir, "Dockerfile")
+	if lower := filepath.Join(dir, "dockerfile"); !exists(path) && exists(lower) {
+		return lower
+	}
+	return path
+}
+
+func (s *sources) download(ctx context.Context, url string) (err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("dockerfile %q: %w", url, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("dockerfile: %w", err) // names the URL
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("dockerfile %q: the server answers %s", url, resp.Status)
+	}
+	return s.readText(resp.Body, url)
+}
+
+func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
+
+func isGit(s string) bool {
+	_, is, err := dfgitutil.ParseGitRef(s)
+	return is && err == nil
+}
+
+func isGitSSH(s string) bool {
+	u, err := gitutil.ParseURL(s)
+	return err == nil && u.Scheme == gitutil.SSHProtocol
+}
+
+// checkGit finds out early what would else fail in the middle of a build.
+func checkGit(context string) error {
+	if !isGit(context) {
+		return nil
+	}
+	if _, err := exec.LookPath("git"); err != nil {
+		return &NoGitError{Context: context}
+	}
+	return nil
 }
 
 // sharedKey tells BuildKit which earlier transfers these folders continue. Without
 // it all projects share one synced folder, and a file is taken for that of another
 // project with the same name, size and time.
-func (s sources) sharedKey() string { return s.context + "\x00" + s.dockerfile }
-
-// mounts are the folders by the names that the frontend knows. fail is told of a file
-// that can't be read.
-func (s sources) mounts(fail func(error)) (map[string]fsutil.FS, error) {
-	files, err := fsutil.NewFS(s.context)
-	if err != nil {
-		return nil, err
-	}
-	dockerfile, err := fsutil.NewFS(s.dockerfile)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]fsutil.FS{"context": readable{files, fail}, "dockerfile": readable{dockerfile, fail}}, nil
-}
-
-// UnreadableError is a file of the build context that can't be read.
-type UnreadableError struct {
-	Path string // in the context
-	Err  error
-}
-
-func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("build context: read %q: %v", e.Path, cause(e.Err))
-}
-
-func (e *UnreadableError) Unwrap() error { return e.Err }
-
-// readable makes a file that can't be read the end of the build. BuildKit sends an
-// empty file in place of one that it can't open, and waits for ever after a failed
-// read: so the whole build is told, and not only the transfer.
-type readable struct {
-	fsutil.FS
-	fail func(error)
-}
-
-func (r readable) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
-	return r.FS.Walk(ctx, target, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // names that may be missing are looked for, too
-			r.fail(&UnreadableError{path, err})
-		}
-		return fn(path, entry, err)
-	})
-}
-
-func (r readable) Open(path string) (io.ReadCloser, error) {
-	f, err := r.FS.Open(path)
-	if err != nil {
-		r.fail(&UnreadableError{path, err})
-		return nil, err
-	}
-	return &watchedFile{f, path, r.fail}, nil
-}
-
-type watchedFile struct {
-	io.ReadCloser
-	path string
-	fail func(error)
-}
-
-func (f *watchedFile) Read(p []byte) (int, error) {
-	n, err := f.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.fail(&UnreadableError{f.path, err})
-	}
-	return n, err
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-// cause strips the operation and the path, which the caller names in its own words.
-func cause(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
+func (s *sources) sharedKey() string { return s.folder + "\x00" + s.dockerfile }

@@ -1,12 +1,9 @@
 package build
 
 import (
-	"crypto/rand"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tonistiigi/go-csvvalue"
@@ -71,7 +68,7 @@ func (o Output) checked(s string) (Output, error) {
 		return o, fmt.Errorf("invalid output %q: no type %q (there is %s)", s, o.Type, strings.Join(kinds, ", "))
 	case o.Dest == "" && slices.Contains([]string{OutputOCI, OutputLocal, OutputTar}, o.Type):
 		return o, fmt.Errorf("invalid output %q: dest is missing", s)
-	case o.Dest == "-" && o.Type == OutputLocal:
+	case o.Dest == "-" && o.isFolder():
 		return o, fmt.Errorf("invalid output %q: a folder can't go to standard output", s)
 	case o.Dest != "" && slices.Contains([]string{OutputImage, OutputRegistry, OutputCacheOnly}, o.Type):
 		return o, fmt.Errorf("invalid output %q: type %s takes no dest", s, o.Type)
@@ -79,55 +76,22 @@ func (o Output) checked(s string) (Output, error) {
 	return o, nil
 }
 
+// isFolder reports whether the result is a folder, not one file.
+func (o Output) isFolder() bool {
+	if o.Type == OutputLocal {
+		return true
+	}
+	asTar, err := strconv.ParseBool(o.Attrs["tar"])
+	return err == nil && !asTar && (o.Type == OutputOCI || o.Type == OutputDocker)
+}
+
+// Pushed reports whether the result is to go to a registry under its names.
+func (o Output) Pushed() bool {
+	push, err := strconv.ParseBool(o.Attrs["push"])
+	return o.Type == OutputRegistry || o.Type == OutputImage && err == nil && push
+}
+
 // toStore reports whether the result is named in the image store.
 func (o Output) toStore() bool {
 	return o.Type == OutputImage || o.Type == OutputRegistry || o.Type == OutputDocker && o.Dest == ""
 }
-
-// destination is a file that appears under its name only when the build succeeded.
-type destination struct {
-	path string
-	file *os.File
-}
-
-// open creates the file beside its final place.
-func (d *destination) open() (io.WriteCloser, error) {
-	if info, err := os.Stat(d.path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("output %q: is a folder", d.path)
-	}
-	temp := filepath.Join(filepath.Dir(d.path), "."+filepath.Base(d.path)+"."+rand.Text())
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return nil, fmt.Errorf("output %q: %w", d.path, cause(err))
-	}
-	d.discard()
-	d.file = f
-	return f, nil
-}
-
-// keep gives the file its name.
-func (d *destination) keep() error {
-	if d.file == nil {
-		return nil
-	}
-	if err := os.Rename(d.file.Name(), d.path); err != nil {
-		return fmt.Errorf("output %q: %w", d.path, err)
-	}
-	d.file = nil
-	return nil
-}
-
-// discard removes a file that was not kept.
-func (d *destination) discard() {
-	if d.file == nil {
-		return
-	}
-	_ = d.file.Close()           // closed already unless the build failed
-	_ = os.Remove(d.file.Name()) // a leftover at worst, and it was to be thrown away
-	d.file = nil
-}
-
-// unclosed keeps BuildKit from closing a writer that is the caller's.
-type unclosed struct{ io.Writer }
-
-func (unclosed) Close() error { return nil }

@@ -11,21 +11,37 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"google.golang.org/grpc"
 )
 
 // attachables are what the engine may ask this process for during the build.
-func attachables(r Request) ([]session.Attachable, error) {
+func attachables(src *sources, r Request) ([]session.Attachable, error) {
 	keys := r.Keychain
 	if keys == nil {
 		keys = authn.NewMultiKeychain() // anonymous everywhere
 	}
 	list := []session.Attachable{&credentials{keys: keys}}
-	if len(r.Secrets) == 0 {
-		return list, nil
+	if len(r.Secrets) > 0 {
+		secrets, err := secretProvider(r.Secrets)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, secrets)
 	}
-	sources := make([]secretsprovider.Source, len(r.Secrets))
-	for i, s := range r.Secrets {
+	if agents := sshAgents(src, r); len(agents) > 0 {
+		ssh, err := sshprovider.NewSSHAgentProvider(agents)
+		if err != nil {
+			return nil, fmt.Errorf("ssh: %w", err)
+		}
+		list = append(list, ssh)
+	}
+	return list, nil
+}
+
+func secretProvider(list []Secret) (session.Attachable, error) {
+	sources := make([]secretsprovider.Source, len(list))
+	for i, s := range list {
 		if s.File != "" && s.Env == "" {
 			if _, err := os.Stat(s.File); err != nil {
 				return nil, fmt.Errorf("secret %q: file %q: %w", s.ID, s.File, cause(err))
@@ -37,7 +53,20 @@ func attachables(r Request) ([]session.Attachable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
 	}
-	return append(list, secretsprovider.NewSecretProvider(store)), nil
+	return secretsprovider.NewSecretProvider(store), nil
+}
+
+// sshAgents are those of the request. A context that git gets over ssh uses the user's
+// own agent without being told.
+func sshAgents(src *sources, r Request) []sshprovider.AgentConfig {
+	var agents []sshprovider.AgentConfig
+	for _, s := range r.SSH {
+		agents = append(agents, sshprovider.AgentConfig{ID: s.ID, Paths: s.Paths})
+	}
+	if len(agents) == 0 && r.SSHAgent != "" && isGitSSH(src.remote) {
+		agents = append(agents, sshprovider.AgentConfig{ID: "default", Paths: []string{r.SSHAgent}})
+	}
+	return agents
 }
 
 // credentials answers the engine's question for a registry's user and password. It

@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
@@ -19,7 +17,6 @@ import (
 	"github.com/wherry-oci/wherry/build/engine"
 	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/userns"
-	"github.com/wherry-oci/wherry/platform"
 )
 
 // Store is the image store that a build reads FROM and names its result in; package
@@ -37,21 +34,46 @@ const maxEngines = 5
 // store's file system for blobs to be linked instead of copied, and may be used by
 // several builds at once.
 //
-// Errors: [*NoDockerfileError] and plain ones before anything is started, [*Error]
-// when the build itself fails, the context's cause when it was cancelled.
-func Build(ctx context.Context, store Store, stateDir string, r Request) (*Result, error) {
-	src, err := locate(r)
+// Errors: [*NoDockerfileError], [*NoGitError] and plain ones before anything is started,
+// [*Error] when the build itself fails, the context's cause when it was cancelled.
+func Build(ctx context.Context, store Store, stateDir string, r Request) (out *Result, err error) {
+	err = onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, opt client.SolveOpt) error {
+		x := newExports(r)
+		defer x.discard()
+		opt.Exports = x.entries
+		res, err := solve(ctx, r.Progress, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+			return c.Solve(ctx, nil, opt, status)
+		})
+		if err != nil {
+			return err
+		}
+		if err := x.keep(); err != nil {
+			return err
+		}
+		out, err = result(res, r)
+		return err
+	})
+	return out, err
+}
+
+// job is what is done on an engine. It may be done again if the engine goes away.
+type job func(ctx context.Context, c *client.Client, opt client.SolveOpt) error
+
+// onEngine does a job with the request on an engine, with another one if the first was
+// that of another process and ended.
+func onEngine(ctx context.Context, store Store, stateDir string, r Request, do job) error {
+	src, err := locate(ctx, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	o, err := engineOptions(store, stateDir, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for try := 1; ; try++ {
-		res, err := buildOnce(ctx, o, src, r)
+		err := onOneEngine(ctx, o, src, r, do)
 		if try == maxEngines || !errors.Is(err, errEngineGone) {
-			return res, err
+			return err
 		}
 		notify(r.Notice, "the process that ran the build engine has ended: starting again")
 	}
@@ -79,41 +101,32 @@ func engineOptions(store Store, stateDir string, r Request) (engine.Options, err
 	return o, nil
 }
 
-func buildOnce(ctx context.Context, o engine.Options, src sources, r Request) (_ *Result, err error) {
+func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request, do job) (err error) {
 	conn, err := connect(ctx, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, conn.close(ctx, r.Notice)) }()
-	targets := newTargets(r)
-	defer targets.discard()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	opt, err := solveOpt(src, r, targets, fail)
+	opt, err := solveOpt(src, r, fail)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	res, err := solve(ctx, conn.client, opt, r.Progress)
-	if err != nil {
-		if conn.own == nil && engineGone(err) {
-			return nil, errEngineGone
-		}
-		return nil, err
+	err = do(ctx, conn.client, opt)
+	if err != nil && conn.own == nil && engineGone(err) {
+		return errEngineGone
 	}
-	if err := targets.keep(); err != nil {
-		return nil, err
-	}
-	return result(res, r)
+	return err
 }
 
-// solve runs the build and its display side by side.
-func solve(ctx context.Context, c *client.Client, opt client.SolveOpt, p Progress) (*client.SolveResponse, error) {
+// solve runs a build and its display side by side.
+func solve(ctx context.Context, p Progress, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
 	status := make(chan *client.SolveStatus)
 	seen := newWitness()
-	var res *client.SolveResponse
 	var eg errgroup.Group
 	eg.Go(func() error { return show(ctx, p, seen, status) })
-	res, err := c.Solve(ctx, nil, opt, status)
+	res, err := run(status)
 	if shown := eg.Wait(); err == nil && shown != nil {
 		err = shown
 	}
@@ -123,125 +136,40 @@ func solve(ctx context.Context, c *client.Client, opt client.SolveOpt, p Progres
 	return res, nil
 }
 
-func solveOpt(src sources, r Request, t *targets, fail func(error)) (client.SolveOpt, error) {
-	session, err := attachables(r)
+func solveOpt(src *sources, r Request, fail func(error)) (client.SolveOpt, error) {
+	session, err := attachables(src, r)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
-	mounts, err := src.mounts(fail)
+	in, err := src.inputs(fail)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
+	attrs := frontendAttrs(r)
+	maps.Copy(attrs, in.attrs)
 	return client.SolveOpt{
-		Frontend:      "dockerfile.v0",
-		FrontendAttrs: frontendAttrs(src, r),
-		LocalMounts:   mounts,
-		SharedKey:     src.sharedKey(),
-		Session:       session,
-		Exports:       t.exports,
+		Frontend:            frontend(r, attrs),
+		FrontendAttrs:       attrs,
+		LocalMounts:         in.mounts,
+		OCIStores:           in.stores,
+		SharedKey:           src.sharedKey(),
+		Session:             append(session, in.session...),
+		AllowedEntitlements: entitlements(r),
+		CacheImports:        cacheEntries(r.CacheFrom),
+		CacheExports:        cacheEntries(r.CacheTo),
 	}, nil
 }
 
-func frontendAttrs(src sources, r Request) map[string]string {
-	a := map[string]string{"filename": src.filename, "target": r.Target}
-	for k, v := range r.BuildArgs {
-		a["build-arg:"+k] = v
+func cacheEntries(list []Cache) []client.CacheOptionsEntry {
+	entries := make([]client.CacheOptionsEntry, len(list))
+	for i, c := range list {
+		entries[i] = client.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs}
 	}
-	for k, v := range r.Labels {
-		a["label:"+k] = v
-	}
-	var platforms []string
-	for _, p := range r.Platforms {
-		platforms = append(platforms, platform.Format(p))
-	}
-	if len(platforms) > 0 {
-		a["platform"] = strings.Join(platforms, ",")
-	}
-	if r.NoCache {
-		a["no-cache"] = "" // every stage
-	}
-	if r.Pull {
-		a["image-resolve-mode"] = "pull"
-	}
-	maps.DeleteFunc(a, func(k, v string) bool { return v == "" && k == "target" })
-	return a
-}
-
-// targets are the outputs of one build and the files among them.
-type targets struct {
-	exports []client.ExportEntry
-	files   []*destination
-}
-
-func newTargets(r Request) *targets {
-	outputs := r.Outputs
-	if len(outputs) == 0 {
-		outputs = []Output{{Type: OutputImage}}
-	}
-	t := &targets{}
-	for _, o := range outputs {
-		if o.Type != OutputCacheOnly {
-			t.exports = append(t.exports, t.export(o, r))
-		}
-	}
-	return t
-}
-
-func (t *targets) export(o Output, r Request) client.ExportEntry {
-	e := client.ExportEntry{Type: o.Type, Attrs: maps.Clone(o.Attrs)}
-	if e.Attrs == nil {
-		e.Attrs = map[string]string{}
-	}
-	if o.toStore() {
-		e.Type = client.ExporterImage
-	}
-	if e.Type == client.ExporterImage || e.Type == client.ExporterOCI || e.Type == client.ExporterDocker {
-		if e.Attrs["name"] == "" {
-			e.Attrs["name"] = joinNames(r)
-		}
-	}
-	if e.Type == client.ExporterImage && e.Attrs["oci-mediatypes"] == "" {
-		e.Attrs["oci-mediatypes"] = "true"
-	}
-	switch {
-	case o.toStore():
-	case o.Type == OutputLocal:
-		e.OutputDir = o.Dest
-	case o.Dest == "-":
-		e.Output = func(map[string]string) (io.WriteCloser, error) { return unclosed{r.Stdout}, nil }
-	default:
-		d := &destination{path: o.Dest}
-		t.files = append(t.files, d)
-		e.Output = func(map[string]string) (io.WriteCloser, error) { return d.open() }
-	}
-	return e
-}
-
-func joinNames(r Request) string {
-	names := make([]string, len(r.Names))
-	for i, n := range r.Names {
-		names[i] = n.String()
-	}
-	return strings.Join(names, ",")
-}
-
-func (t *targets) keep() error {
-	for _, f := range t.files {
-		if err := f.keep(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *targets) discard() {
-	for _, f := range t.files {
-		f.discard()
-	}
+	return entries
 }
 
 func result(res *client.SolveResponse, r Request) (*Result, error) {
-	out := &Result{Names: slices.Clone(r.Names)}
+	out := &Result{Names: slices.Clone(r.Names), Metadata: res.ExporterResponse}
 	d := res.ExporterResponse[exptypes.ExporterImageDigestKey]
 	if d == "" {
 		return out, nil

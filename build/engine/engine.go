@@ -154,9 +154,14 @@ func newController(ctx context.Context, w *layoutWorker, sessions *session.Manag
 		CacheStore:       links,
 		HistoryDB:        history,
 		HistoryConfig:    &bkconfig.HistoryConfig{MaxEntries: new(int64)}, // none: nobody reads it, and each record costs syncs
-		LeaseManager:     w.LeaseManager(),
-		ContentStore:     w.ContentStore(),
-		GarbageCollect:   w.GarbageCollect,
+		// What a build asks for is decided by its own user, who could do no less without.
+		Entitlements:              []string{"network.host", "security.insecure", "device"},
+		ResolveCacheExporterFuncs: cacheExporters(w, sessions),
+		ResolveCacheImporterFuncs: cacheImporters(w, sessions),
+
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		GarbageCollect: w.GarbageCollect,
 	})
 }
 

@@ -15,6 +15,9 @@ func hintForBuild(err error) string {
 	if _, ok := errors.AsType[*build.NoDockerfileError](err); ok {
 		return program + " build -f PATH/TO/DOCKERFILE CONTEXT"
 	}
+	if _, ok := errors.AsType[*build.NoGitError](err); ok {
+		return "apt-get install git (or your system's way), or clone it and build the folder"
+	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint
 	}

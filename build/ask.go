@@ -1,0 +1,65 @@
+//go:build linux
+
+package build
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/moby/buildkit/client"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/subrequests/lint"
+	"github.com/moby/buildkit/frontend/subrequests/outline"
+	"github.com/moby/buildkit/frontend/subrequests/targets"
+)
+
+// Questions that [Ask] knows.
+const (
+	AskCheck   = "check"   // what is doubtful in the Dockerfile
+	AskOutline = "outline" // the arguments, secrets and ssh agents that a target takes
+	AskTargets = "targets" // the stages that can be built
+)
+
+// Answer is what the Dockerfile frontend says to a question.
+type Answer struct {
+	Text   string // for people
+	JSON   string // for programs
+	Failed bool   // it found something wrong
+}
+
+// Ask has the frontend answer a question about the request's Dockerfile. Nothing is
+// built, and outputs do not matter. Errors are those of [Build].
+func Ask(ctx context.Context, store Store, stateDir string, r Request, question string) (*Answer, error) {
+	request, known := map[string]string{
+		AskCheck: lint.RequestLint, AskOutline: outline.RequestSubrequestsOutline, AskTargets: targets.RequestTargets,
+	}[question]
+	if !known {
+		return nil, fmt.Errorf("no question %q: there is %s, %s and %s", question, AskCheck, AskOutline, AskTargets)
+	}
+	answer := &Answer{}
+	err := onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, opt client.SolveOpt) error {
+		attrs, frontend := opt.FrontendAttrs, opt.Frontend
+		attrs["requestid"] = request
+		ask := func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+			res, err := g.Solve(ctx, gateway.SolveRequest{Frontend: frontend, FrontendOpt: attrs})
+			if err == nil {
+				answer = answerOf(res)
+			}
+			return gateway.NewResult(), err // an answer is nothing to export
+		}
+		opt.Internal = true
+		_, err := solve(ctx, r.Progress, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+			return c.Build(ctx, opt, "wherry", ask, status)
+		})
+		return err
+	})
+	return answer, err
+}
+
+func answerOf(res *gateway.Result) *Answer {
+	status, err := strconv.Atoi(string(res.Metadata["result.statuscode"]))
+	return &Answer{
+		Text: string(res.Metadata["result.txt"]), JSON: string(res.Metadata["result.json"]), Failed: err == nil && status != 0,
+	}
+}

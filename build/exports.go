@@ -1,0 +1,100 @@
+//go:build linux
+
+package build
+
+import (
+	"io"
+	"maps"
+	"strings"
+
+	"github.com/moby/buildkit/client"
+)
+
+// exports are the outputs of one build, in the words of BuildKit's client, and the files
+// among them.
+type exports struct {
+	entries []client.ExportEntry
+	files   []*destination
+}
+
+func newExports(r Request) *exports {
+	outputs := r.Outputs
+	if len(outputs) == 0 {
+		outputs = []Output{{Type: OutputImage}}
+	}
+	x := &exports{}
+	for _, o := range outputs {
+		if o.Type != OutputCacheOnly {
+			x.entries = append(x.entries, x.entry(o, r))
+		}
+	}
+	return x
+}
+
+func (x *exports) entry(o Output, r Request) client.ExportEntry {
+	e := client.ExportEntry{Type: o.Type, Attrs: maps.Clone(o.Attrs)}
+	if e.Attrs == nil {
+		e.Attrs = map[string]string{}
+	}
+	if o.toStore() {
+		e.Type = client.ExporterImage
+		delete(e.Attrs, "push") // from the store, by who asked for it
+	}
+	if isImageExporter(e.Type) {
+		addImageAttrs(e.Attrs, r)
+	}
+	if e.Type == client.ExporterImage && e.Attrs["oci-mediatypes"] == "" {
+		e.Attrs["oci-mediatypes"] = "true"
+	}
+	switch {
+	case o.toStore():
+	case o.isFolder():
+		delete(e.Attrs, "tar")
+		e.OutputDir = o.Dest
+	case o.Dest == "-":
+		e.Output = func(map[string]string) (io.WriteCloser, error) { return unclosed{r.Stdout}, nil }
+	default:
+		d := &destination{path: o.Dest}
+		x.files = append(x.files, d)
+		e.Output = func(map[string]string) (io.WriteCloser, error) { return d.open() }
+	}
+	return e
+}
+
+func isImageExporter(kind string) bool {
+	return kind == client.ExporterImage || kind == client.ExporterOCI || kind == client.ExporterDocker
+}
+
+// addImageAttrs adds to what an output says itself the names and annotations of the request.
+func addImageAttrs(attrs map[string]string, r Request) {
+	if attrs["name"] == "" || len(r.Names) > 0 {
+		attrs["name"] = joinNames(r)
+	}
+	for _, a := range r.Annotations {
+		key, value := a.attr()
+		attrs[key] = value
+	}
+}
+
+func joinNames(r Request) string {
+	names := make([]string, len(r.Names))
+	for i, n := range r.Names {
+		names[i] = n.String()
+	}
+	return strings.Join(names, ",")
+}
+
+func (x *exports) keep() error {
+	for _, f := range x.files {
+		if err := f.keep(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *exports) discard() {
+	for _, f := range x.files {
+		f.discard()
+	}
+}

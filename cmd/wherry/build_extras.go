@@ -1,0 +1,119 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/wherry-oci/wherry/build"
+)
+
+// readCaches reads --cache-from and --cache-to. A name alone is that of an image in a registry.
+func readCaches(_ *env, o buildOptions, req *build.Request) (err error) {
+	if req.CacheFrom, err = buildCaches("cache-from", o.CacheFrom); err != nil {
+		return err
+	}
+	if req.CacheTo, err = buildCaches("cache-to", o.CacheTo); err != nil {
+		return err
+	}
+	if inline, err := strconv.ParseBool(req.BuildArgs["BUILDKIT_INLINE_CACHE"]); err == nil && inline {
+		req.CacheTo = append(req.CacheTo, build.Cache{Type: "inline"})
+	}
+	return nil
+}
+
+func buildCaches(flag string, list []string) ([]build.Cache, error) {
+	var caches []build.Cache
+	for _, s := range list {
+		fields, err := csvvalue.Fields(s, nil)
+		if err != nil {
+			return nil, fmt.Errorf("invalid --%s %q: %w", flag, s, err)
+		}
+		if !strings.Contains(s, "=") {
+			for _, name := range fields {
+				caches = append(caches, build.Cache{Type: "registry", Attrs: map[string]string{"ref": name}})
+			}
+			continue
+		}
+		c := build.Cache{Attrs: map[string]string{}}
+		for _, f := range fields {
+			k, v, ok := strings.Cut(f, "=")
+			if !ok {
+				return nil, fmt.Errorf("invalid --%s %q: %q is not KEY=VALUE", flag, s, f)
+			}
+			if k = strings.ToLower(strings.TrimSpace(k)); k == "type" {
+				c.Type = v
+			} else {
+				c.Attrs[k] = v
+			}
+		}
+		if c.Type == "" {
+			return nil, fmt.Errorf("invalid --%s %q: type is missing", flag, s)
+		}
+		caches = append(caches, c)
+	}
+	return caches, nil
+}
+
+// readAttests reads --attest and its two shorthands. Without any a result carries no
+// attestations, so that it depends on nothing but its sources.
+func readAttests(_ *env, o buildOptions, req *build.Request) error {
+	all := o.Attests
+	for kind, value := range map[string]string{"provenance": o.Provenance, "sbom": o.SBOM} {
+		if value != "" {
+			all = append(all[:len(all):len(all)], "type="+kind+","+switched(value))
+		}
+	}
+	req.Attest = map[string]string{}
+	for _, s := range all {
+		kind, attrs, disabled, err := attestation(s)
+		if err != nil {
+			return err
+		}
+		if disabled {
+			delete(req.Attest, kind)
+		} else {
+			req.Attest[kind] = attrs
+		}
+	}
+	return nil
+}
+
+// switched reads the shorthands' "true" and "false" as what --attest says for them.
+func switched(value string) string {
+	if on, err := strconv.ParseBool(value); err == nil {
+		return "disabled=" + strconv.FormatBool(!on)
+	}
+	return value
+}
+
+func attestation(s string) (kind, attrs string, disabled bool, err error) {
+	fields, err := csvvalue.Fields(s, nil)
+	if err != nil {
+		return "", "", false, fmt.Errorf("invalid --attest %q: %w", s, err)
+	}
+	var rest []string
+	for _, f := range fields {
+		k, v, ok := strings.Cut(f, "=")
+		switch {
+		case !ok:
+			return "", "", false, fmt.Errorf("invalid --attest %q: %q is not KEY=VALUE", s, f)
+		case k == "type":
+			kind = v
+		case k == "disabled":
+			if disabled, err = strconv.ParseBool(v); err != nil {
+				return "", "", false, fmt.Errorf("invalid --attest %q: disabled is true or false", s)
+			}
+		default:
+			rest = append(rest, f)
+		}
+	}
+	if kind != "provenance" && kind != "sbom" {
+		return "", "", false, fmt.Errorf("invalid --attest %q: no type %q (there is provenance, sbom)", s, kind)
+	}
+	return kind, strings.Join(rest, ","), disabled, nil
+}
