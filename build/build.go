@@ -91,7 +91,7 @@ type Secret struct {
 // SSH is an agent, or private keys that act as one, that a step may use while it runs.
 type SSH struct {
 	ID    string   // "": "default"
-	Paths []string // a socket, or key files; none: the agent of SSH_AUTH_SOCK
+	Paths []string // a socket, or key files; none: the request's SSHAgent
 }
 
 // Progress says how a build is shown.

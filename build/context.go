@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/util/archiveutil"
@@ -112,6 +113,9 @@ func (s *sources) readText(in io.Reader, from string) (err error) {
 	}
 	if len(s.text) > maxDockerfile {
 		return fmt.Errorf("the Dockerfile from %s is larger than %d bytes", from, maxDockerfile)
+	}
+	if !utf8.Valid(s.text) {
+		return fmt.Errorf("the Dockerfile from %s is no text", from)
 	}
 	if len(bytes.TrimSpace(s.text)) == 0 {
 		return fmt.Errorf("the Dockerfile from %s is empty", from)

@@ -49,7 +49,6 @@ func (x *exports) entry(o Output, r Request) client.ExportEntry {
 	switch {
 	case o.toStore():
 	case o.isFolder():
-		delete(e.Attrs, "tar")
 		e.OutputDir = o.Dest
 	case o.Dest == "-":
 		e.Output = func(map[string]string) (io.WriteCloser, error) { return unclosed{r.Stdout}, nil }

@@ -29,14 +29,15 @@ func attachables(src *sources, r Request) ([]session.Attachable, error) {
 		}
 		list = append(list, secrets)
 	}
-	if agents := sshAgents(src, r); len(agents) > 0 {
-		ssh, err := sshprovider.NewSSHAgentProvider(agents)
-		if err != nil {
-			return nil, fmt.Errorf("ssh: %w", err)
-		}
-		list = append(list, ssh)
+	agents, err := sshAgents(src, r)
+	if err != nil || len(agents) == 0 {
+		return list, err
 	}
-	return list, nil
+	ssh, err := sshprovider.NewSSHAgentProvider(agents)
+	if err != nil {
+		return nil, fmt.Errorf("ssh: %w", err)
+	}
+	return append(list, ssh), nil
 }
 
 func secretProvider(list []Secret) (session.Attachable, error) {
@@ -58,15 +59,27 @@ func secretProvider(list []Secret) (session.Attachable, error) {
 
 // sshAgents are those of the request. A context that git gets over ssh uses the user's
 // own agent without being told.
-func sshAgents(src *sources, r Request) []sshprovider.AgentConfig {
+func sshAgents(src *sources, r Request) ([]sshprovider.AgentConfig, error) {
 	var agents []sshprovider.AgentConfig
 	for _, s := range r.SSH {
-		agents = append(agents, sshprovider.AgentConfig{ID: s.ID, Paths: s.Paths})
+		if len(s.Paths) == 0 && r.SSHAgent == "" {
+			return nil, fmt.Errorf("ssh %q: there is no agent (SSH_AUTH_SOCK is not set)", s.ID)
+		}
+		paths := s.Paths
+		if len(paths) == 0 {
+			paths = []string{r.SSHAgent}
+		}
+		for _, p := range paths {
+			if _, err := os.Stat(p); err != nil {
+				return nil, fmt.Errorf("ssh %q: %q: %w", s.ID, p, cause(err))
+			}
+		}
+		agents = append(agents, sshprovider.AgentConfig{ID: s.ID, Paths: paths})
 	}
 	if len(agents) == 0 && r.SSHAgent != "" && isGitSSH(src.remote) {
 		agents = append(agents, sshprovider.AgentConfig{ID: "default", Paths: []string{r.SSHAgent}})
 	}
-	return agents
+	return agents, nil
 }
 
 // credentials answers the engine's question for a registry's user and password. It

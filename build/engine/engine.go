@@ -38,6 +38,7 @@ import (
 	"github.com/moby/buildkit/worker"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/distribution/reference"
@@ -89,7 +90,7 @@ type Engine struct {
 // use the folder meanwhile: the caller holds a lock.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	registerErrors()
-	logrus.SetOutput(io.Discard) // BuildKit's and containerd's log; what matters of it comes back as errors
+	quiet()
 	if _, err := mkdir(o.Dir); err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
@@ -118,6 +119,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e.controller.Register(e.server)
 	go e.Serve(e.pipe)
 	return e, nil
+}
+
+// quiet silences the logs of BuildKit, containerd and gRPC: what matters of them comes
+// back as errors.
+func quiet() {
+	logrus.SetOutput(io.Discard)
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 }
 
 func newServer() *grpc.Server {
