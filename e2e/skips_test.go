@@ -109,6 +109,7 @@ var needs = map[string]string{
 	"umoci":           "umoci",
 	"mmdebstrap":      "mmdebstrap, to make a Debian root",
 	"docker-registry": "Debian's docker-registry",
+	"git":             "git",
 	"tmux":            "tmux, to be a terminal",
 	"zsh":             "zsh",
 	"fish":            "fish",

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -51,16 +53,19 @@ type buildOptions struct {
 	NoEffect      []string // flags that were given and mean nothing here
 }
 
+// buildFlags are in the order of the help, which is that of their names.
 func buildFlags() []cli.Flag {
-	return slices.Concat(sourceFlags(), resultFlags(), stepFlags(), displayFlags(), legacyBuildFlags())
+	flags := slices.Concat(sourceFlags(), resultFlags(), stepFlags(), displayFlags(), legacyBuildFlags())
+	slices.SortFunc(flags, func(a, b cli.Flag) int { return strings.Compare(a.Names()[0], b.Names()[0]) })
+	return flags
 }
 
 // sourceFlags say what is built.
 func sourceFlags() []cli.Flag {
 	return []cli.Flag{
 		list("build-arg", "Set build-time variables (KEY=VALUE, or KEY for that of the environment)"),
-		list("build-context", "Additional build contexts (as \"name=path\", \"name=docker-image://NAME\", \"name=oci-layout://PATH:TAG\",\n"+
-			"a git repository or a URL)"),
+		list("build-context", "Additional build contexts (as \"name=path\"; the path may be\n"+
+			"docker-image://NAME, oci-layout://PATH:TAG, a git repository or a URL)"),
 		list("cache-from", "External cache sources (as \"user/app:cache\", \"type=local,src=path/to/dir\")"),
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "Name of the Dockerfile (default: \"PATH/Dockerfile\")"},
 		&cli.BoolFlag{Name: "no-cache", Usage: "Do not use cache when building the image"},
@@ -95,10 +100,10 @@ func stepFlags() []cli.Flag {
 		list("add-host", "Add a custom host-to-IP mapping (as \"host:ip\")"),
 		list("allow", "Allow extra privileged entitlement (\"network.host\", \"security.insecure\", \"device\")"),
 		&cli.StringFlag{Name: "cgroup-parent", Usage: "Set the parent cgroup for the \"RUN\" instructions during build"},
-		&cli.StringFlag{Name: "network", Value: "default", Usage: "Set the networking mode for the \"RUN\" instructions during build (\"host\", \"none\")"},
+		&cli.StringFlag{Name: "network", Value: "default", Usage: "Set the networking mode for the \"RUN\" instructions during build\n(\"host\", \"none\")"},
 		list("resource", "Resource limits for the steps (as \"memory=2g\", \"cpu-quota=50000\")"),
 		&cli.StringFlag{Name: "runtime", Usage: "Run the steps with this runc-like program instead of wherry itself"},
-		list("secret", "Secret to expose to the build (as \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")"),
+		list("secret", "Secret to expose to the build\n(as \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")"),
 		&cli.StringFlag{Name: "shm-size", Usage: "Shared memory size for the steps (bytes; 64m is the default)"},
 		list("ssh", "SSH agent socket or keys to expose to the build (as \"default|<id>[=<socket>|<key>[,<key>]]\")"),
 		list("ulimit", "Ulimit options (as \"nofile=1024:2048\")"),
@@ -136,7 +141,12 @@ func legacyBuildFlags() []cli.Flag {
 	}
 	short := map[string][]string{"memory": {"m"}, "cpu-shares": {"c"}}
 	for _, name := range limitFlags {
-		flags = append(flags, &cli.StringFlag{Name: name, Aliases: short[name], Usage: "Same as --resource " + name + "=VALUE"})
+		usage := "Same as --resource " + name + "=VALUE"
+		if slices.Contains([]string{"cpu-shares", "cpu-period", "cpu-quota"}, name) {
+			flags = append(flags, &cli.Int64Flag{Name: name, Aliases: short[name], Usage: usage})
+		} else {
+			flags = append(flags, &cli.StringFlag{Name: name, Aliases: short[name], Usage: usage})
+		}
 	}
 	for _, f := range flags {
 		hidden(f)
@@ -153,6 +163,8 @@ func list(name, usage string, aliases ...string) cli.Flag {
 func hidden(f cli.Flag) cli.Flag {
 	switch f := f.(type) {
 	case *cli.BoolFlag:
+		f.Hidden = true
+	case *cli.Int64Flag:
 		f.Hidden = true
 	case *cli.StringFlag:
 		f.Hidden = true
@@ -182,8 +194,8 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		o.Call = build.AskCheck
 	}
 	for _, name := range limitFlags {
-		if v := c.String(name); v != "" {
-			o.Resources = append(o.Resources, name+"="+v)
+		if c.IsSet(name) {
+			o.Resources = append(o.Resources, fmt.Sprintf("%s=%v", name, c.Value(name)))
 		}
 	}
 	for _, name := range idleFlags {

@@ -62,8 +62,6 @@ image pull: --disable-content-trust
 image push: --disable-content-trust
 pull: --disable-content-trust
 push: --disable-content-trust
-build: --add-host stringSlice; --allow stringArray; --annotation stringArray; --attest stringArray; --build-context stringArray; --builder string; --cache-from stringArray; --cache-to stringArray; --call string; --cgroup-parent string; --check; -D, --debug; --iidfile string; --metadata-file string; --network string; --no-cache-filter stringArray; --policy stringArray; --provenance string; --resource stringArray; --sbom string; --shm-size bytes; --ssh stringArray; --ulimit ulimit
-build: --compress; --cpu-period int; --cpu-quota int; -c, --cpu-shares int; --cpuset-cpus string; --cpuset-mems string; --force-rm; --isolation string; -m, --memory bytes; --memory-swap bytes; --rm; --security-opt stringSlice; --squash
 buildx bake
 buildx du
 buildx prune
