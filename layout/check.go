@@ -236,7 +236,7 @@ func (c *checker) roots() ([]*Image, error) {
 		}
 		if draft := entries[i].Annotations.Draft; draft != "" {
 			img.name = draft
-			c.survey.drafts[img] = true
+			c.survey.drafts[img] = keptBeside(entries[i].Annotations.Members)
 		}
 		roots = append(roots, img)
 	}

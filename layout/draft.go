@@ -1,6 +1,8 @@
 package layout
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,16 +41,18 @@ func (d *Draft) IsNew() bool { return d.desc.Digest == v1.Hash{} }
 func (d *Draft) Descriptor() v1.Descriptor { return d.desc }
 
 // RawManifest is the index, byte for byte, verified.
-func (d *Draft) RawManifest() ([]byte, error) { return d.Read(d.desc) }
-
-// Read returns the manifest m, byte for byte, verified.
-func (d *Draft) Read(m v1.Descriptor) ([]byte, error) {
-	return d.store.read(context.Background(), m, maxManifest)
+func (d *Draft) RawManifest() ([]byte, error) {
+	return d.store.read(context.Background(), d.desc, maxManifest)
 }
 
-// Open reads blob b of the store from offset on, unverified. The error is an
-// fs.ErrNotExist if the store doesn't have it.
+// Open reads a manifest in the index, or any blob of the store, from offset on,
+// unverified. The error is an fs.ErrNotExist if the store doesn't have it.
 func (d *Draft) Open(ctx context.Context, b v1.Descriptor, offset int64) (io.ReadCloser, error) {
+	for _, m := range d.Members {
+		if m.Descriptor.Digest == b.Digest && offset >= 0 && offset <= int64(len(m.Raw)) {
+			return io.NopCloser(bytes.NewReader(m.Raw[offset:])), nil
+		}
+	}
 	return (&Image{store: d.store}).Open(ctx, b, offset)
 }
 
@@ -57,6 +61,26 @@ type keptMember struct {
 	Ref  string       `json:"ref"`
 	From string       `json:"from,omitempty"` // if it is not Ref
 	Set  *v1.Platform `json:"set,omitempty"`
+	Raw  []byte       `json:"raw,omitempty"` // if the store does not have it
+}
+
+// keptBeside are the manifests of a draft that index.json has itself; members is
+// the entry's annotation. It is never nil.
+func keptBeside(members string) map[v1.Hash]bool {
+	beside := map[v1.Hash]bool{}
+	var kept []keptMember
+	if json.Unmarshal([]byte(members), &kept) != nil {
+		return beside
+	}
+	for _, k := range kept {
+		if len(k.Raw) > 0 {
+			h, _, err := v1.SHA256(bytes.NewReader(k.Raw))
+			if err == nil {
+				beside[h] = true
+			}
+		}
+	}
+	return beside
 }
 
 // Draft returns the draft of this name; "latest" is the default tag. The error
@@ -184,19 +208,24 @@ func (s *Store) readDraft(ctx context.Context, name string, e *entry) (*Draft, e
 		return nil, invalid(what, "it has %d manifests, and names for %d", len(doc.children), len(kept))
 	}
 	for i, k := range kept {
-		m := Member{Ref: k.Ref, From: k.From, Descriptor: doc.children[i]}
-		if m.From == "" {
-			m.From = k.Ref
-		}
+		m := Member{Ref: k.Ref, From: cmp.Or(k.From, k.Ref), Descriptor: doc.children[i], Raw: k.Raw}
 		if k.Set != nil {
 			m.Set = *k.Set
+		}
+		if len(m.Raw) > 0 {
+			err = verify(m.Descriptor, m.Raw)
+		} else {
+			m.Raw, err = s.read(ctx, m.Descriptor, maxManifest)
+		}
+		if err != nil {
+			return nil, err
 		}
 		d.Members = append(d.Members, m)
 	}
 	return d, nil
 }
 
-// writeDraft brings d's manifests and index into the store, and returns its entry.
+// writeDraft brings d's index into the store, and returns its entry.
 func (s *Store) writeDraft(d *Draft) (*entry, error) {
 	if len(d.Members) == 0 {
 		return nil, errors.New("a manifest list needs at least one manifest")
@@ -205,25 +234,18 @@ func (s *Store) writeDraft(d *Draft) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	added := []v1.Descriptor{desc}
 	kept := make([]keptMember, len(d.Members))
 	for i, m := range d.Members {
-		if len(m.Raw) > 0 {
-			err = s.writeBlob(m.Descriptor, m.Raw)
-			added = append(added, m.Descriptor)
-		} else if !s.has(m.Descriptor) {
-			err = &MissingError{Digest: m.Descriptor.Digest}
-		}
-		if err != nil {
+		if err := verify(m.Descriptor, m.Raw); err != nil {
 			return nil, err
 		}
-		kept[i] = m.keep()
-	}
-	if err := errors.Join(s.writeBlob(desc, raw), s.syncBlobs(added)); err != nil {
-		return nil, err
+		kept[i] = m.keep(s.has(m.Descriptor))
 	}
 	members, err := json.Marshal(kept)
 	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.writeBlob(desc, raw), s.syncBlobs([]v1.Descriptor{desc})); err != nil {
 		return nil, err
 	}
 	d.desc = desc

@@ -24,7 +24,7 @@ type Member struct {
 	Descriptor v1.Descriptor
 	// Set is what of the platform was set by [Member.Annotate].
 	Set v1.Platform
-	// Raw is the manifest. It may be nil if the store has it.
+	// Raw is the manifest, byte for byte.
 	Raw []byte
 }
 
@@ -65,8 +65,13 @@ func overlay(base, p v1.Platform) v1.Platform {
 
 func (m *Member) isSet() bool { return !m.Set.Equals(v1.Platform{}) }
 
-func (m *Member) keep() keptMember {
+// keep is what index.json has to remember of m; stored tells whether the store
+// has the manifest.
+func (m *Member) keep(stored bool) keptMember {
 	k := keptMember{Ref: m.Ref}
+	if !stored {
+		k.Raw = m.Raw
+	}
 	if m.From != m.Ref {
 		k.From = m.From
 	}

@@ -20,7 +20,7 @@ import (
 type survey struct {
 	store    *Store
 	roots    []*Image
-	drafts   map[*Image]bool // of which no blob has to be there
+	drafts   map[*Image]map[v1.Hash]bool // no blob below has to be there, nor these manifests
 	nodes    map[v1.Hash]*node
 	needs    map[v1.Hash]*need
 	reached  map[v1.Hash]bool // all that a collector would keep
@@ -62,7 +62,7 @@ func platformOf(root *Image, d v1.Descriptor) user {
 
 func newSurvey(s *Store) *survey {
 	return &survey{
-		store: s, drafts: map[*Image]bool{}, nodes: map[v1.Hash]*node{}, needs: map[v1.Hash]*need{}, reached: map[v1.Hash]bool{},
+		store: s, drafts: map[*Image]map[v1.Hash]bool{}, nodes: map[v1.Hash]*node{}, needs: map[v1.Hash]*need{}, reached: map[v1.Hash]bool{},
 	}
 }
 
@@ -147,9 +147,11 @@ func (y *survey) judgeRoot(root *Image) {
 	switch {
 	case n.err != nil && n.doc == nil:
 		y.unusable(n, wholeOf(root))
-	case y.drafts[root]:
+	case y.drafts[root] != nil:
 		for _, d := range n.doc.children {
-			y.need(d, "manifest", platformOf(root, d))
+			if !y.drafts[root][d.Digest] {
+				y.need(d, "manifest", platformOf(root, d))
+			}
 		}
 	case n.doc.isIndex():
 		y.judgeIndex(root, n)

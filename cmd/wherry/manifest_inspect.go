@@ -97,9 +97,6 @@ func inspectMember(e *env, store *layout.Store, ref reference.Named, o manifestI
 	if err != nil {
 		return err
 	}
-	if m.Raw, err = d.Read(m.Descriptor); err != nil {
-		return err
-	}
 	if o.Verbose {
 		return writeIndented(&e.Out, verboseManifest(*m))
 	}
@@ -114,15 +111,7 @@ func inspectDraft(e *env, d *layout.Draft, o manifestInspectOptions) error {
 		}
 		return writeManifest(&e.Out, raw, d.Descriptor().MediaType)
 	}
-	list := make([]shownManifest, len(d.Members))
-	for i, m := range d.Members {
-		var err error
-		if m.Raw, err = d.Read(m.Descriptor); err != nil {
-			return err
-		}
-		list[i] = verboseManifest(m)
-	}
-	return writeIndented(&e.Out, list)
+	return writeIndented(&e.Out, verboseManifests(d.Members))
 }
 
 // inspectRemote shows what a registry has, byte for byte but for the white space.
@@ -144,10 +133,7 @@ func inspectRemote(ctx context.Context, e *env, img *registry.Image, ref referen
 	if err != nil {
 		return err
 	}
-	list := make([]shownManifest, len(members))
-	for i, m := range members {
-		list[i] = verboseManifest(m)
-	}
+	list := verboseManifests(members)
 	if !root.MediaType.IsIndex() {
 		return writeIndented(&e.Out, list[0])
 	}
@@ -186,6 +172,14 @@ type shownManifest struct {
 	Raw              []byte          `json:",omitempty"`
 	SchemaV2Manifest json.RawMessage `json:",omitempty"`
 	OCIManifest      json.RawMessage `json:",omitempty"`
+}
+
+func verboseManifests(members []layout.Member) []shownManifest {
+	list := make([]shownManifest, len(members))
+	for i, m := range members {
+		list[i] = verboseManifest(m)
+	}
+	return list
 }
 
 func verboseManifest(m layout.Member) shownManifest {

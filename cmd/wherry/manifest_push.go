@@ -129,15 +129,11 @@ func newListSource(d *layout.Draft, client *registry.Client) (*listSource, error
 		if err != nil {
 			return nil, err
 		}
-		raw, err := d.Read(m.Descriptor)
-		if err != nil {
-			return nil, err
-		}
 		var refers struct {
 			Config v1.Descriptor   `json:"config"`
 			Layers []v1.Descriptor `json:"layers"`
 		}
-		if err := json.Unmarshal(raw, &refers); err != nil {
+		if err := json.Unmarshal(m.Raw, &refers); err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", m.Ref, err)
 		}
 		for _, b := range append(refers.Layers, refers.Config) {
