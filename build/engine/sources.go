@@ -42,7 +42,7 @@ func addSources(w *base.Worker) (err error) {
 	if w.HTTPSource, err = http.NewSource(http.Opt{CacheAccessor: w.CacheMgr}); err != nil {
 		return err
 	}
-	w.SourceManager.Register(w.HTTPSource)
+	w.SourceManager.Register(remoteSource{w.HTTPSource})
 	return addOtherSources(w)
 }
 
@@ -60,11 +60,12 @@ func addOtherSources(w *base.Worker) error {
 	}
 	w.SourceManager.Register(blobs)
 	if _, err := exec.LookPath("git"); err != nil {
-		return nil //nolint:nilerr // a build that names a repository is told that git is missing
+		w.SourceManager.Register(noGit{})
+		return nil //nolint:nilerr // who needs it is told
 	}
 	if w.GitSource, err = git.NewSource(git.Opt{CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts}); err != nil {
 		return err
 	}
-	w.SourceManager.Register(w.GitSource)
+	w.SourceManager.Register(remoteSource{w.GitSource})
 	return nil
 }
