@@ -153,6 +153,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		// host_test.go
 		"need": cmdNeed, "capture": cmdCapture, "tmpfs": cmdTmpfs, "damage": cmdDamage, "links": cmdLinks, "times": cmdTimes, "within": cmdWithin,
 		"debian": cmdDebian, "terminal": cmdTerminal,
+		// blocks_test.go
+		"loop": cmdLoop, "shares": cmdShares,
 		// files_test.go
 		"serve": cmdServe,
 		// storm_test.go

@@ -104,6 +104,9 @@ var needs = map[string]string{
 	"root":            "to run as root, to become other users",
 	"ranged":          "a user with a subuid range, and newuidmap (Debian: uidmap)",
 	"mount":           "the right to mount a tmpfs",
+	"xfs":             "mkfs.xfs (Debian: xfsprogs) and the right to mount a loop device",
+	"btrfs":           "mkfs.btrfs (Debian: btrfs-progs) and the right to mount a loop device",
+	"filefrag":        "filefrag (Debian: e2fsprogs)",
 	"skopeo":          "skopeo",
 	"podman":          "podman",
 	"umoci":           "umoci",
@@ -131,6 +134,8 @@ func (s *suite) condition(cond string) (bool, error) {
 		return s.accounts != nil && err == nil, nil
 	case "mount":
 		return canMount(), nil
+	case "xfs", "btrfs":
+		return canLoop()[cond], nil
 	case "dockerd":
 		return exec.CommandContext(context.Background(), "docker", "version").Run() == nil, nil
 	case "overlay":

@@ -17,12 +17,12 @@ type Compression string
 const (
 	Uncompressed Compression = ""
 	Gzip         Compression = "gzip" // level 6, gzip's own default, in blocks of 1 MiB
-	Zstd         Compression = "zstd" // level 3, zstd's own default, in frames of 4 MiB
+	Zstd         Compression = "zstd" // level 3, zstd's own default, in frames of 2 MiB
 )
 
 const (
 	gzipLevel = 6
-	zstdFrame = 4 << 20
+	zstdFrame = 2 << 20
 	maxPacked = 8 // blocks or frames that are compressed at a time, however many cores there are
 )
 
@@ -63,7 +63,21 @@ type frame struct {
 
 func newZstdWriter(w io.Writer, side int) (*zstdWriter, error) {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(side), zstd.WithWindowSize(zstdFrame))
-	return &zstdWriter{w: w, encoder: e, side: side, filling: &frame{}}, err
+	z := &zstdWriter{w: w, encoder: e, side: side}
+	if err == nil {
+		z.filling = z.empty()
+	}
+	return z, err
+}
+
+// empty is a frame to fill.
+func (z *zstdWriter) empty() *frame {
+	if n := len(z.spare); n > 0 {
+		f := z.spare[n-1]
+		z.spare = z.spare[:n-1]
+		return f
+	}
+	return &frame{in: make([]byte, 0, zstdFrame), out: make([]byte, 0, z.encoder.MaxEncodedSize(zstdFrame))}
 }
 
 func (z *zstdWriter) Write(p []byte) (int, error) {
@@ -96,10 +110,7 @@ func (z *zstdWriter) begin() error {
 		f.out = z.encoder.EncodeAll(f.in, f.out[:0])
 	}()
 	z.pending = append(z.pending, f)
-	z.filling = &frame{}
-	if n := len(z.spare); n > 0 {
-		z.filling, z.spare = z.spare[n-1], z.spare[:n-1]
-	}
+	z.filling = z.empty()
 	return nil
 }
 

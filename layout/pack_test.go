@@ -32,7 +32,7 @@ func TestSaveCompresses(t *testing.T) {
 		golden string
 	}{
 		{layout.Gzip, "gzip", "51fd5477657e594bebe48fc47c18eef29869619938a889bfde65fb09cb91bbf0"},
-		{layout.Zstd, "zstd", "8113738315e74b3d882fa99ce5ab83da2f0b1e5b9c271646c234d27d23a6703f"},
+		{layout.Zstd, "zstd", "08162391fb3300b94d922c4272abed0b3cfbcb2c71e8f62a7a7af2928b3f9fcc"},
 	} {
 		for _, cores := range []int{1, 2, 7} {
 			was := runtime.GOMAXPROCS(cores)
