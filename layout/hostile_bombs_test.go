@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,9 @@ func TestBombs(t *testing.T) {
 		loadBomb(t, file, os.Getenv(bombStore))
 		return
 	}
-	for name, bomb := range bombs() {
+	all := bombs()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		bomb := all[name]
 		t.Run(name, func(t *testing.T) {
 			file, dir := filepath.Join(t.TempDir(), "bomb"), t.TempDir()
 			writeBomb(t, file, bomb.write)
@@ -130,7 +133,6 @@ func bombs() map[string]bomb {
 		"190,000 empty files":                {write: zipped(manyFiles(190_000, 0, ""))},
 		"60,000 long names":                  {write: zipped(manyFiles(60_000, 3900, ""))},
 		"a name of 900 KB":                   {write: tarred(file{name: strings.Repeat("n", 900_000), body: "x"})},
-		"a name of 2 MB":                     {write: tarred(file{name: strings.Repeat("n", 2_000_000), body: "x"})},
 		"an index of nothings":               {write: tarred(file{name: "index.json", body: `{"manifests":[` + repeat("{}", 16<<20) + `]}`})},
 		"an index of one thing":              {write: tarred(file{name: "index.json", body: `{"manifests":[` + repeat(entry, 16<<20) + `]}`})},
 		"a manifest.json of nothings":        {write: docker("["+repeat("{}", 16<<20)+"]", "{}")},
@@ -149,7 +151,7 @@ func bombs() map[string]bomb {
 		"20,000 old images of 1,000 layers":  {write: zipped(legacyTops(20_000, 1_000))},
 		"indexes within indexes":             {write: nestedIndexes(100)},
 		"a PAX header of a million records":  {write: paxBomb()},
-		"a descriptor with a megabyte of it": {write: ociBomb(`"data":"` + strings.Repeat("A", 1<<20) + `"`)},
+		"a descriptor with a megabyte of it": {good: true, write: ociBomb(`"data":"` + strings.Repeat("A", 1<<20) + `"`)},
 	}
 }
 
@@ -234,7 +236,8 @@ func zeros(head []byte) func(io.Writer) error {
 				return nil, err
 			}
 			_, err = io.Copy(z, r)
-			return b.Bytes(), errors.Join(err, z.Close())
+			err = errors.Join(err, z.Close())
+			return b.Bytes(), err
 		}
 		first, err1 := frame(bytes.NewReader(head))
 		one, err2 := frame(io.LimitReader(zeroReader{}, 1<<30))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/mattn/go-runewidth"
 
 	"github.com/wherry-oci/wherry/layout"
 	"github.com/wherry-oci/wherry/platform"
@@ -114,12 +115,16 @@ func report(ctx context.Context, e *env, err error) int {
 	}
 	store, _ := e.storeDir() // only to see which errors are about it
 	text, hint, code := describe(err, places{store: store, hosts: firstOf(e.hostsDirs()...)})
-	fmt.Fprintf(w, "%s: %s\n", program, printable(text))
+	fmt.Fprintf(w, "%s: %s\n", program, printable(runewidth.Truncate(text, maxError, "…")))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable(hint))
 	}
 	return code
 }
+
+// maxError is the width of an error, in columns: an archive's or a registry's own
+// words may be of any length.
+const maxError = 2000
 
 // places are the folders that hints speak of.
 type places struct {
