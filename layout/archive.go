@@ -222,7 +222,7 @@ func (a *archive) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 		return err
 	}
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse:
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		if isSparse(h) {
 			if a.holes += h.Size; a.holes > maxHoles {
 				return invalid("archive", "%q is sparse, and claims %d bytes", name, h.Size)
@@ -342,8 +342,17 @@ func (a *archive) has(d v1.Descriptor) bool {
 	return a.store.has(d)
 }
 
+// embedded takes in what a descriptor holds of its own blob (descriptor.md,
+// "data"), unless the archive has the blob.
+func (a *archive) embedded(d v1.Descriptor) {
+	if len(d.Data) > 0 && a.blob(d.Digest) == nil && verify(d, d.Data) == nil {
+		a.blobs[d.Digest] = &item{digest: d.Digest, size: d.Size, raw: d.Data, packing: sniff(d.Data)}
+	}
+}
+
 // readDoc is the archive's [reader].
 func (a *archive) readDoc(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error) {
+	a.embedded(d)
 	i := a.blob(d.Digest)
 	if i == nil || i.raw == nil {
 		return a.store.read(ctx, d, limit)

@@ -134,6 +134,7 @@ func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 			return nil, err
 		}
 		name, _ := entryName(d.Annotations[nameAnnotation], d.Annotations[refNameAnnotation])
+		a.embedded(d)
 		d.Annotations, d.Data, d.URLs = nil, nil, nil
 		if raw, err := json.Marshal(d); err != nil || len(raw) > maxEntry {
 			return nil, invalid("archive", "its index.json has a descriptor of %d bytes", len(raw))
@@ -234,6 +235,9 @@ func (a *archive) gather(ctx context.Context, l *loaded, want []v1.Platform) err
 	if err != nil {
 		return err
 	}
+	for _, d := range t.blobs {
+		a.embedded(d)
+	}
 	if len(t.docs) > 0 {
 		l.desc.MediaType = t.docs[0].desc.MediaType
 	}
@@ -241,8 +245,8 @@ func (a *archive) gather(ctx context.Context, l *loaded, want []v1.Platform) err
 	for _, doc := range t.docs {
 		a.walked += int64(len(doc.raw))
 	}
-	if a.walked > maxDocuments {
-		return invalid("archive", "its images have more than %d bytes of manifests", maxDocuments)
+	if a.walked > maxArchived {
+		return invalid("archive", "its images have more than %d bytes of manifests", maxArchived)
 	}
 	return a.complete(t)
 }
