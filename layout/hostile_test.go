@@ -227,3 +227,66 @@ func FuzzIndex(f *testing.F) {
 		find(t, s, alpine)
 	})
 }
+
+// FuzzDocuments puts texts where an archive has JSON: whatever they say, it is
+// refused and leaves nothing, or the store is whole afterwards and can be read.
+func FuzzDocuments(f *testing.F) {
+	img := fixed(f, "linux/amd64", "1")
+	body := func(list []file, name string) string {
+		n := slices.IndexFunc(list, func(f file) bool { return strings.TrimPrefix(f.name, "./") == name })
+		if n < 0 {
+			return ""
+		}
+		return list[n].body
+	}
+	docker := dockerManifest(f, dockerArchive(f, map[string]v1.Image{"one": img}))[0]
+	config, err := img.RawConfigFile()
+	if err != nil {
+		f.Fatal(err)
+	}
+	oci := filesOf(f, ociArchive(f, func(p ggcr.Path) error { return p.AppendImage(img) }))
+	manifest := fmt.Sprintf(`[{"Config":"c","RepoTags":["one:1"],"Layers":["l"%s]}]`, strings.Repeat(`,"l"`, len(docker.Layers)-1))
+	f.Add("", manifest, "", string(config), `{"id":"aa"}`)
+	f.Add(body(oci, "index.json"), "", "", string(config), "")
+	f.Add(body(oci, "index.json"), manifest, "", string(config), "")
+	f.Add("", "", `{"a":{"b":"v"}}`, "{}", `{"id":"v","parent":"","created":"2015-10-31T22:22:56.015925234Z","container_config":{"Cmd":["x"]},"config":{}}`)
+	layer := layerOf(f, img)
+	f.Fuzz(func(t *testing.T, index, manifest, repositories, config, legacy string) {
+		list := []file{{name: "c", body: config}, {name: "v/json", body: legacy}, {name: "v/layer.tar", body: "x"}}
+		for name, text := range map[string]string{"index.json": index, "manifest.json": manifest, "repositories": repositories} {
+			if text != "" {
+				list = append(list, file{name: name, body: text})
+			}
+		}
+		for _, f := range oci {
+			if strings.Contains(f.name, "blobs/") {
+				list = append(list, f)
+			}
+			if strings.HasSuffix(f.name, layer.Digest.Hex) {
+				list = append(list, file{name: "l", body: f.body})
+			}
+		}
+		s := open(t, t.TempDir())
+		before := files(t, s)
+		_, err := s.Load(t.Context(), bytes.NewReader(archiveOf(t, list...)), layout.LoadOptions{})
+		if err != nil && !slices.Equal(before, files(t, s)) {
+			t.Errorf("%v left %v", err, files(t, s))
+		}
+		if err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			t.Errorf("control characters in %q", err)
+		}
+		checkBlobs(t, s)
+		all, err := s.List()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, i := range all {
+			_, _ = i.Size(), i.Created()
+			_, _ = i.Platforms()
+			_, _ = i.Best()
+		}
+		if _, err := s.Collect(t.Context()); err != nil {
+			t.Errorf("what was loaded can't be judged: %v", err)
+		}
+	})
+}
