@@ -245,8 +245,8 @@ func (a *archive) gather(ctx context.Context, l *loaded, want []v1.Platform) err
 	for _, doc := range t.docs {
 		a.walked += int64(len(doc.raw))
 	}
-	if a.walked > maxArchived {
-		return invalid("archive", "its images have more than %d bytes of manifests", maxArchived)
+	if a.walked > maxDocuments {
+		return invalid("archive", "its images have more than %d bytes of manifests", maxDocuments)
 	}
 	return a.complete(t)
 }
