@@ -57,8 +57,9 @@ func (e *endpoint) digest(repoTag string) (v1.Hash, error) {
 	return d.Digest, nil
 }
 
-// cmdRegistry: registry NAME [tls] [basic=USER:PASSWORD] [token=USER:PASSWORD] [rate=BYTES] [FAULT=TIMES]... starts a
-// registry; its address is in $NAME, with tls its CA in the file $NAME_CA. The faults are testreg's.
+// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [rate=BYTES] [FAULT=TIMES]... starts a
+// registry; its address is in $NAME, with tls its CA in the file $NAME_CA. With client it wants a certificate, which is
+// in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults are testreg's.
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	o := testreg.Options{Faults: map[string]int{}}
 	for _, arg := range args[1:] {
@@ -66,6 +67,10 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		switch key {
 		case "tls":
 			o.TLS = true
+		case "client":
+			o.Client = true
+		case "external":
+			o.External = true
 		case "basic", "token":
 			o.Auth = key
 			o.User, o.Password, _ = strings.Cut(value, ":")
@@ -81,10 +86,20 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	storyOf(ts).registries[args[0]] = &endpoint{inner: r, addr: r.Addr()}
 	ts.Setenv(args[0], r.Addr())
 	if o.TLS {
-		file := filepath.Join(ts.Getenv("STATE"), args[0]+"-ca.crt")
-		ts.Check(os.WriteFile(file, r.CA(), 0o644))
-		ts.Setenv(args[0]+"_CA", file)
+		writeTo(ts, args[0]+"_CA", r.CA())
 	}
+	if o.Client {
+		cert, key := r.ClientCertificate()
+		writeTo(ts, args[0]+"_CERT", cert)
+		writeTo(ts, args[0]+"_KEY", key)
+	}
+}
+
+// writeTo puts content into a file whose path is then in $NAME.
+func writeTo(ts *testscript.TestScript, name string, content []byte) {
+	file := filepath.Join(ts.Getenv("STATE"), name+".pem")
+	ts.Check(os.WriteFile(file, content, 0o644))
+	ts.Setenv(name, file)
 }
 
 func atoi(ts *testscript.TestScript, text string) int {

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/wherry-oci/wherry/e2e/testreg"
 )
 
 // skips remembers which stories did not run, and why.
@@ -118,6 +120,7 @@ var needs = map[string]string{
 	"fish":            "fish",
 	"mandoc":          "mandoc, to check manual pages",
 	"dockerd":         "a running docker engine",
+	"external":        "an address that is not loopback",
 	"overlay":         "overlayfs",
 }
 
@@ -136,6 +139,8 @@ func (s *suite) condition(cond string) (bool, error) {
 		return canMount(), nil
 	case "xfs", "btrfs":
 		return canLoop()[cond], nil
+	case "external":
+		return testreg.External() != "", nil
 	case "dockerd":
 		return exec.CommandContext(context.Background(), "docker", "version").Run() == nil, nil
 	case "overlay":

@@ -57,9 +57,11 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // TLSError says that a registry's certificate was not accepted, that it did not
 // accept ours, or that it does not speak TLS at all.
 type TLSError struct {
-	Host  string
-	Plain bool // the host answered in plain HTTP
-	Err   error
+	Host    string
+	Dir     string // the certs.d folder that the registry is configured in; "" if there is none
+	Plain   bool   // the host answered in plain HTTP
+	Refused bool   // the host ended the handshake: it may want a certificate of ours
+	Err     error
 }
 
 func (e *TLSError) Error() string {

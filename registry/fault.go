@@ -82,7 +82,7 @@ func (e *endpoint) fault(err error) error {
 	case is[*UnreachableError](err), is[*TLSError](err), is[*RateLimitError](err), is[*StatusError](err), is[*HelperError](err):
 		return err
 	case isTLS(err):
-		return &TLSError{Host: e.account(), Plain: errors.Is(err, http.ErrSchemeMismatch), Err: err}
+		return &TLSError{Host: e.account(), Dir: e.dir, Plain: errors.Is(err, http.ErrSchemeMismatch), Refused: isAlert(err), Err: err}
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
 		return &UnreachableError{Host: e.account(), Err: err}
 	case request != nil:

@@ -31,6 +31,7 @@ type endpoint struct {
 	host   string // who is dialled: "registry-1.docker.io", "mirror.corp:5000"
 	scheme string
 	path   string // of the API: "/v2", or below a prefix
+	dir    string // the certs.d folder it is configured in; "" if there is none
 	can    docker.HostCapabilities
 	header http.Header
 	base   http.RoundTripper // the pool of connections, with this host's certificates
@@ -182,7 +183,7 @@ func (c *Client) configure(ctx context.Context, name string) ([]*endpoint, error
 			h = orPlain(h)
 		}
 		found[i] = newEndpoint(name, h)
-		found[i].alone = len(hosts) == 1
+		found[i].alone, found[i].dir = len(hosts) == 1, dir
 		pools.allow(found[i])
 	}
 	if err := readExclusions(dir, found); err != nil {

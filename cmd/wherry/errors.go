@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -260,13 +258,7 @@ func (c *concernedError) registryHint(err error, hosts string) string {
 		return loginCommand(e.Host)
 	}
 	if e, ok := errors.AsType[*registry.TLSError](err); ok {
-		dir := filepath.Join(hosts, e.Host)
-		if e.Plain {
-			return fmt.Sprintf("mkdir -p %s && echo 'server = \"http://%s\"' > %s/hosts.toml", dir, e.Host, dir)
-		}
-		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-			return fmt.Sprintf("mkdir -p %s && cp THE-REGISTRYS-CA.crt %s/ca.crt", dir, dir)
-		}
+		return tlsHint(e, hosts)
 	}
 	return ""
 }

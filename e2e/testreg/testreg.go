@@ -21,6 +21,8 @@ import (
 // Options of a registry. The zero value is plain HTTP, open to everyone, without faults.
 type Options struct {
 	TLS      bool           // serve HTTPS with a certificate of an authority of its own
+	Client   bool           // ... to those who show a certificate of that authority
+	External bool           // listen on the address that [External] has, not on loopback
 	Auth     string         // "", "basic" or "token"
 	User     string         // who may come in
 	Password string         //
@@ -32,28 +34,35 @@ type Options struct {
 type Registry struct {
 	front, back *httptest.Server
 	ca          []byte
+	client      [2][]byte // certificate and key
 	options     Options
 	mu          sync.Mutex
 	log         []string
 }
 
-// Start runs a registry on a free port of the loopback interface until Close.
+// Start runs a registry on a free port, of the loopback interface if o does not
+// say otherwise, until Close.
 func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
 	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
 	r.back = httptest.NewServer(store)
 	r.front = httptest.NewUnstartedServer(r.logged(r.guarded(r.faulty(store))))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if o.External {
+		if err := listenOutside(r.front); err != nil {
+			r.back.Close()
+			return nil, err
+		}
+	}
 	if !o.TLS {
 		r.front.Start()
 		return r, nil
 	}
-	var err error
-	if r.ca, r.front.TLS, err = authority(); err != nil {
+	err := r.startTLS()
+	if err != nil {
 		r.back.Close()
 		return nil, err
 	}
-	r.front.StartTLS()
 	return r, nil
 }
 
