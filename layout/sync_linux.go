@@ -7,9 +7,18 @@ import (
 )
 
 // startWriteback has the kernel begin to write what lies in the page cache, so
-// that the sync at the end finds little left to do. It is only a hint.
+// that the sync at the end finds little left to do. It is only a hint, and not
+// waited for: where the disk is slower than the network, the call lasts.
 func startWriteback(f *os.File, offset, n int64) {
-	_ = unix.SyncFileRange(int(f.Fd()), offset, n, unix.SYNC_FILE_RANGE_WRITE)
+	raw, err := f.SyscallConn() // keeps the descriptor from being used for another file
+	if err != nil {
+		return
+	}
+	go func() {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SyncFileRange(int(fd), offset, n, unix.SYNC_FILE_RANGE_WRITE)
+		})
+	}()
 }
 
 // syncData brings a file's content and size to the disk.

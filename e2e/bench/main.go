@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/wherry-oci/wherry/e2e/base"
@@ -145,14 +144,33 @@ func (b *bench) measure(ctx context.Context, c contender) (took time.Duration, p
 	var errs strings.Builder
 	cmd.Stdout, cmd.Stderr = io.Discard, &errs
 	start := time.Now()
-	if err := cmd.Run(); err != nil {
+	if err = cmd.Start(); err == nil {
+		watched := make(chan int64)
+		go func() { watched <- watchMemory(cmd.Process.Pid) }()
+		err = cmd.Wait()
+		took = time.Since(start)
+		peak = <-watched
+	}
+	if err != nil {
 		return 0, 0, fmt.Errorf("%w\n%s", err, errs.String())
 	}
-	took = time.Since(start)
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		peak = usage.Maxrss
-	}
 	return took, peak, nil
+}
+
+// watchMemory returns the most memory that a process had, in kB, when it is gone.
+// What the kernel counts for a parent has the parent's own memory in it.
+func watchMemory(pid int) (peak int64) {
+	for {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		_, rest, found := strings.Cut(string(status), "VmHWM:")
+		if err != nil || !found { // a zombie has none
+			return peak
+		}
+		if _, err := fmt.Sscan(rest, &peak); err != nil {
+			return peak
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func median(times []time.Duration) time.Duration {
