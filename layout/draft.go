@@ -41,8 +41,8 @@ func (d *Draft) IsNew() bool { return d.desc.Digest == v1.Hash{} }
 func (d *Draft) Descriptor() v1.Descriptor { return d.desc }
 
 // RawManifest is the index, byte for byte, verified.
-func (d *Draft) RawManifest() ([]byte, error) {
-	return d.store.read(context.Background(), d.desc, maxManifest)
+func (d *Draft) RawManifest(ctx context.Context) ([]byte, error) {
+	return d.store.read(ctx, d.desc, maxManifest)
 }
 
 // Open reads a manifest in the index, or any blob of the store, from offset on,
@@ -85,7 +85,7 @@ func keptBeside(members string) map[v1.Hash]bool {
 
 // Draft returns the draft of this name; "latest" is the default tag. The error
 // is a [*NotFoundError] if there is none.
-func (s *Store) Draft(name string) (*Draft, error) {
+func (s *Store) Draft(ctx context.Context, name string) (*Draft, error) {
 	full, err := draftName(name)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (s *Store) Draft(name string) (*Draft, error) {
 	if e == nil {
 		return nil, &NotFoundError{Ref: full}
 	}
-	return s.readDraft(context.Background(), full, e)
+	return s.readDraft(ctx, full, e)
 }
 
 // EditDraft has edit change the members of the draft called name, which is new

@@ -74,7 +74,7 @@ func TestDraftBesideImages(t *testing.T) {
 	if _, err := s.Remove(t.Context(), "reg.corp/app:amd64", layout.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Draft("reg.corp/app:latest")
+	again, err := s.Draft(t.Context(), "reg.corp/app:latest")
 	if err != nil || again.Descriptor().Digest != d.Descriptor().Digest || len(again.Members) != 2 {
 		t.Fatalf("%+v, %v", again, err)
 	}
@@ -128,7 +128,7 @@ func TestDraftMembers(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("members:\n%s", strings.Join(got, "\n"))
 	}
-	raw, err := d.RawManifest()
+	raw, err := d.RawManifest(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestDraftByMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	d, err := open(t, dir).Draft("reg.corp/app")
+	d, err := open(t, dir).Draft(t.Context(), "reg.corp/app")
 	if err := errors.Join(append(errs, err)...); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func runManifestCreate(ctx context.Context, e *env, o manifestCreateOptions) err
 		return err
 	}
 	if !o.Amend { // ask early: the registries may be slow
-		if _, err := store.Draft(list.String()); err == nil {
+		if _, err := store.Draft(ctx, list.String()); err == nil {
 			return refuseToAmend(o)
 		}
 	}

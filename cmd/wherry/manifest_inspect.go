@@ -60,11 +60,11 @@ func runManifestInspect(ctx context.Context, e *env, o manifestInspectOptions) e
 		return err
 	}
 	if o.List != "" {
-		return inspectMember(e, store, ref, o)
+		return inspectMember(ctx, e, store, ref, o)
 	}
-	d, err := store.Draft(ref.String())
+	d, err := store.Draft(ctx, ref.String())
 	if err == nil {
-		return inspectDraft(e, d, o)
+		return inspectDraft(ctx, e, d, o)
 	}
 	if !errors.As(err, new(*layout.NotFoundError)) {
 		return err
@@ -81,12 +81,12 @@ func runManifestInspect(ctx context.Context, e *env, o manifestInspectOptions) e
 }
 
 // inspectMember shows one manifest of a local list.
-func inspectMember(e *env, store *layout.Store, ref reference.Named, o manifestInspectOptions) error {
+func inspectMember(ctx context.Context, e *env, store *layout.Store, ref reference.Named, o manifestInspectOptions) error {
 	list, err := listName(o.List)
 	if err != nil {
 		return err
 	}
-	d, err := store.Draft(list.String())
+	d, err := store.Draft(ctx, list.String())
 	if errors.As(err, new(*layout.NotFoundError)) {
 		return noList(list)
 	}
@@ -103,9 +103,9 @@ func inspectMember(e *env, store *layout.Store, ref reference.Named, o manifestI
 	return writeManifest(&e.Out, m.Raw, m.Descriptor.MediaType)
 }
 
-func inspectDraft(e *env, d *layout.Draft, o manifestInspectOptions) error {
+func inspectDraft(ctx context.Context, e *env, d *layout.Draft, o manifestInspectOptions) error {
 	if !o.Verbose {
-		raw, err := d.RawManifest()
+		raw, err := d.RawManifest(ctx)
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func runManifestPush(ctx context.Context, e *env, o manifestPushOptions) error {
 	if err != nil {
 		return err
 	}
-	draft, err := store.Draft(list.String())
+	draft, err := store.Draft(ctx, list.String())
 	if errors.As(err, new(*layout.NotFoundError)) {
 		return noList(list)
 	}
