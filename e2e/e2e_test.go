@@ -159,6 +159,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"serve": cmdServe,
 		// storm_test.go
 		"storm": cmdStorm,
+		// crash_test.go
+		"crashpoints": cmdCrashpoints, "durable": cmdDurable, "fullpoints": cmdFullpoints,
 		// screen_test.go
 		"screen": cmdScreen,
 	}
