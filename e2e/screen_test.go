@@ -14,7 +14,7 @@ import (
 )
 
 // screenLimit is how long a screen may take to show what is awaited.
-const screenLimit = 10 * time.Second
+const screenLimit = 30 * time.Second
 
 // cmdScreen is a person at a terminal, played by tmux: what stands on the screen is what a terminal makes of all that was written.
 //
@@ -27,9 +27,12 @@ func cmdScreen(ts *testscript.TestScript, _ bool, args []string) {
 	switch verb, args := args[0], args[1:]; verb {
 	case "open":
 		columns, rows, _ := strings.Cut(args[0], "x")
-		end := func() { _, _ = tmux(ts, "kill-server") } // there may be none
-		end()
-		ts.Defer(end)
+		if ts.Getenv("SCREEN") != "" {
+			_, _ = tmux(ts, "kill-server") // it may have ended with its program
+		}
+		// A socket of its own: the last server may still be about to end.
+		ts.Setenv("SCREEN", filepath.Join(ts.Getenv("STATE"), fmt.Sprintf("screen-%d", time.Now().UnixNano())))
+		ts.Defer(func() { _, _ = tmux(ts, "kill-server") })
 		program := append([]string{"new-session", "-d", "-s", "story", "-x", columns, "-y", rows}, args[1:]...)
 		ts.Check(second(tmux(ts, program...)))
 	case "type":
@@ -68,7 +71,7 @@ func awaitScreen(ts *testscript.TestScript, want *regexp.Regexp) {
 
 // tmux runs a command of a server that belongs to this story alone.
 func tmux(ts *testscript.TestScript, args ...string) (string, error) {
-	args = append([]string{"-u", "-S", filepath.Join(ts.Getenv("STATE"), "tmux"), "-f", "/dev/null"}, args...)
+	args = append([]string{"-u", "-S", ts.Getenv("SCREEN"), "-f", "/dev/null"}, args...)
 	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "tmux", args...)

@@ -48,7 +48,7 @@ func newEnv() *env {
 		Stderr:       os.Stderr,
 		StdinTTY:     term.IsTerminal(int(os.Stdin.Fd())),
 		StdoutTTY:    term.IsTerminal(int(os.Stdout.Fd())),
-		StderrTTY:    term.IsTerminal(int(os.Stderr.Fd())),
+		StderrTTY:    term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb", // no bars where nothing can be drawn
 		ReadPassword: func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
 		KeepTerminal: func() func() {
 			fd := int(os.Stdin.Fd())

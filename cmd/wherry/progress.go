@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -10,8 +11,11 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// barWidth is the width of a bar; the words beside it need about 60 columns.
-const barWidth = 40
+const (
+	barWidth   = 40                     // at most; the words beside it need 54 columns, or fewer on a narrow terminal
+	maxBars    = 8                      // at once; a layer beyond them has its line when it is finished
+	barRefresh = 150 * time.Millisecond // between two drawings
+)
 
 // progressWords is what docker calls the states of a layer.
 type progressWords struct {
@@ -24,9 +28,9 @@ var (
 	loadWords = progressWords{active: "Loading layer", resumed: "Loading layer", done: "Loaded", already: "Already exists"}
 )
 
-// progress shows layers as they move: a bar each on a terminal, elsewhere a line
-// for each that is finished, and nothing where the user wants quiet. Manifests
-// and configs are counted but not shown.
+// progress shows layers as they move: a line for each that is finished, below
+// them on a terminal a bar for each that moves, and nothing where the user wants
+// quiet. Manifests and configs are counted but not shown.
 type progress struct {
 	env    *env
 	quiet  bool
@@ -34,21 +38,26 @@ type progress struct {
 	header []string // said when the first blob is reported: not before an error
 
 	mu      sync.Mutex
-	bars    *mpb.Progress // nil: plain lines
+	bars    *barDisplay // nil: lines only
 	layers  map[v1.Hash]*layerProgress
+	order   []*layerProgress
 	changed bool // anything moved
 }
 
 type layerProgress struct {
-	bar      *mpb.Bar // nil: plain lines
+	name     string
+	size     int64
+	written  int64
+	bar      *mpb.Bar // nil: it has none
+	meter    *speedometer
 	finished bool
 }
 
 func newProgress(e *env, quiet bool, words progressWords, header ...string) *progress {
 	p := &progress{env: e, quiet: quiet, words: words, header: header, layers: map[v1.Hash]*layerProgress{}}
 	if !quiet && e.StderrTTY {
-		p.bars = mpb.New(mpb.WithOutput(e.Stderr), mpb.WithWidth(barWidth))
-		e.sayThrough(p.bars)
+		p.bars = newBarDisplay(e.Stderr)
+		e.sayThrough(p.bars.bars)
 	}
 	return p
 }
@@ -69,68 +78,69 @@ func (p *progress) update(d v1.Descriptor, written int64) {
 		p.changed = true
 	}
 	if !known {
-		layer = &layerProgress{}
+		layer = &layerProgress{name: shortID(d.Digest.String()), size: d.Size}
 		p.layers[d.Digest] = layer
-		if p.bars != nil && isLayer(d) {
-			layer.bar = p.newBar(d, written, already)
+		if isLayer(d) {
+			p.order = append(p.order, layer)
 		}
 	}
-	if layer.bar != nil {
-		layer.bar.SetCurrent(written)
-	}
-	if written < d.Size || layer.finished {
+	layer.written = written
+	if p.quiet || !isLayer(d) || layer.finished {
 		return
 	}
-	layer.finished = true
-	if p.bars == nil && !p.quiet && isLayer(d) {
-		word := p.words.done
-		if already {
-			word = p.words.already
-		}
-		fmt.Fprintf(p.env.Stderr, "%s: %s\n", shortID(d.Digest.String()), word)
+	switch {
+	case written >= d.Size:
+		layer.finished = true
+		p.finish(layer, already)
+	case layer.bar != nil:
+		layer.meter.add(time.Now(), written)
+		layer.bar.SetCurrent(written)
+	case p.bars != nil && p.moving() < maxBars:
+		p.start(layer, known)
 	}
+}
+
+// moving counts the bars.
+func (p *progress) moving() int {
+	n := 0
+	for _, l := range p.order {
+		if l.bar != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// start gives a layer a bar. What an earlier run had already brought stands in
+// it from the beginning, in another shape; late means that this run brought it,
+// while there was no room for a bar.
+func (p *progress) start(l *layerProgress, late bool) {
+	l.meter = &speedometer{}
+	l.meter.add(time.Now(), l.written)
+	word, resumed := p.words.active, int64(0)
+	if l.written > 0 && !late {
+		word, resumed = p.words.resumed, l.written
+	}
+	l.bar = p.bars.add(l.name+": "+word, l.size, l.written, resumed, l.meter)
+}
+
+// finish puts a layer's last word above the bars.
+func (p *progress) finish(l *layerProgress, already bool) {
+	if l.bar != nil {
+		l.bar.Abort(true)
+		l.bar = nil
+	}
+	word := p.words.done
+	if already {
+		word = p.words.already
+	}
+	p.env.say("%s: %s", l.name, word)
 }
 
 // isLayer takes what is not a manifest, an index or a config for a layer: an
 // artifact's blobs may have any type.
 func isLayer(d v1.Descriptor) bool {
 	return !d.MediaType.IsIndex() && !d.MediaType.IsImage() && !d.MediaType.IsConfig()
-}
-
-// newBar adds a layer's bar. What an earlier run had already brought stands in
-// it from the beginning, in another shape.
-func (p *progress) newBar(d v1.Descriptor, resumed int64, already bool) *mpb.Bar {
-	words := p.words
-	if already {
-		words.done = words.already
-	}
-	state := func(s decor.Statistics) string {
-		word := words.active
-		switch {
-		case s.Completed:
-			word = words.done
-		case s.Aborted:
-			word = "Stopped"
-		case resumed > 0:
-			word = words.resumed
-		}
-		return shortID(d.Digest.String()) + ": " + word + " "
-	}
-	count := func(s decor.Statistics) string {
-		if s.Completed {
-			return ""
-		}
-		return fmt.Sprintf(" %8s/%s", units.HumanSizeWithPrecision(float64(s.Current), 3), humanSize(s.Total))
-	}
-	bar := p.bars.New(d.Size, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]").Refiller("+"),
-		mpb.PrependDecorators(decor.Any(state)),
-		mpb.AppendDecorators(decor.Any(count)),
-		mpb.BarFillerClearOnComplete(),
-	)
-	if !already {
-		bar.SetRefill(resumed)
-	}
-	return bar
 }
 
 // moved says whether any byte had to be moved.
@@ -140,18 +150,48 @@ func (p *progress) moved() bool {
 	return p.changed
 }
 
-// close ends the display; bars that are not full stay as they are.
+// close ends the display. Of what is not whole it leaves a line that says how far it came.
 func (p *progress) close() {
-	if p.bars == nil {
+	p.mu.Lock()
+	bars := p.bars
+	p.bars = nil
+	if bars == nil {
+		p.mu.Unlock()
 		return
 	}
-	p.mu.Lock()
-	for _, l := range p.layers {
-		if l.bar != nil {
-			l.bar.Abort(false) // does nothing to a full one
+	for _, l := range p.order {
+		if l.finished {
+			continue
 		}
+		if l.bar != nil {
+			l.bar.Abort(true)
+			l.bar = nil
+		}
+		p.env.say("%s: Stopped at %s", l.name, countText(l.written, l.size))
 	}
 	p.mu.Unlock()
-	p.bars.Wait()
-	p.env.sayThrough(p.env.Stderr)
+	bars.close(func() { p.env.sayThrough(p.env.Stderr) })
+}
+
+func countText(written, size int64) string {
+	return units.HumanSizeWithPrecision(float64(written), 3) + "/" + humanSize(size)
+}
+
+// barText is the part of a bar on its right: bytes and speed, as far as there is room.
+func barText(s decor.Statistics, speed float64) string {
+	full := fmt.Sprintf(" %-15s", countText(s.Current, s.Total))
+	percent := fmt.Sprintf(" %3d%%", s.Current*100/max(s.Total, 1))
+	fast := ""
+	if speed > 0 {
+		fast = units.HumanSizeWithPrecision(speed, 3) + "/s"
+	}
+	switch {
+	case s.AvailableWidth >= 34:
+		return fmt.Sprintf("%s %9s", full, fast)
+	case s.AvailableWidth >= 16:
+		return full
+	case s.AvailableWidth >= 5:
+		return percent
+	}
+	return ""
 }

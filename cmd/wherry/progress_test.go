@@ -1,11 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/vbauerster/mpb/v8/decor"
 )
 
 func blob(hex string, t types.MediaType) v1.Descriptor {
@@ -47,19 +51,63 @@ func TestProgressLines(t *testing.T) {
 	}
 }
 
+func TestSpeedometer(t *testing.T) {
+	start := time.Now()
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	m := &speedometer{}
+	if got := m.speed(start); got != 0 {
+		t.Errorf("before anything came: %v", got)
+	}
+	m.add(at(0), 5000) // resumed: these came another day
+	if got := m.speed(at(50)); got != 0 {
+		t.Errorf("after an instant: %v", got)
+	}
+	for ms := 1; ms <= 10_000; ms++ {
+		m.add(at(ms), 5000+int64(ms))
+	}
+	if got := m.speed(at(10_000)); got < 990 || got > 1010 {
+		t.Errorf("1000 bytes a second are shown as %v", got)
+	}
+	if got := m.speed(at(60_000)); got > 100 {
+		t.Errorf("50 s without a byte are shown as %v", got)
+	}
+	m.add(at(60_000), 0)
+	m.add(at(61_000), 3000)
+	if got := m.speed(at(61_000)); got != 3000 {
+		t.Errorf("begun anew, 3000 bytes a second are shown as %v", got)
+	}
+}
+
+// What stands beside a bar gives way to a narrow terminal.
+func TestBarText(t *testing.T) {
+	for width, want := range map[int]string{
+		100: " 12.3MB/45.6MB    1.02kB/s",
+		34:  " 12.3MB/45.6MB    1.02kB/s",
+		33:  " 12.3MB/45.6MB  ",
+		15:  "  27%",
+		4:   "",
+	} {
+		if got := barText(decor.Statistics{AvailableWidth: width, Current: 12_345_678, Total: 45_600_000}, 1020); got != want {
+			t.Errorf("in %d columns %q, want %q", width, got, want)
+		}
+	}
+}
+
 // Bars are fed from many goroutines, and close returns though one of them never fills.
 func TestProgressBars(t *testing.T) {
-	e, _, _ := testEnv(t)
+	e, _, stderr := testEnv(t)
 	e.StderrTTY = true
 	p := newProgress(e, false, pushWords)
+	const layers = 60
+	hex := func(i int) string { return fmt.Sprintf("%02d", i) }
 	var all sync.WaitGroup
-	for _, hex := range []string{"aa", "bb", "cc", "dd"} {
+	for i := range layers {
 		all.Go(func() {
 			for n := range int64(99) {
-				p.update(blob(hex, types.OCILayer), n)
+				p.update(blob(hex(i), types.OCILayer), n)
 			}
-			if hex != "dd" {
-				p.update(blob(hex, types.OCILayer), 100)
+			if i > 0 {
+				p.update(blob(hex(i), types.OCILayer), 100)
 			}
 		})
 	}
@@ -70,4 +118,15 @@ func TestProgressBars(t *testing.T) {
 		t.Error("nothing has moved")
 	}
 	e.say("after them")
+	p.update(blob("zz", types.OCILayer), 1) // what comes late does no harm
+	seen := strings.ReplaceAll(stderr.String(), "\x1b[K", "")
+	want := []string{"above the bars\n", "after them\n", "000000000000: Stopped at 98B/100B\n"}
+	for i := 1; i < layers; i++ {
+		want = append(want, hex(i)+"0000000000: Pushed\n")
+	}
+	for _, line := range want {
+		if n := strings.Count(seen, line); n != 1 {
+			t.Errorf("%d times %q in:\n%s", n, line, seen)
+		}
+	}
 }
