@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -26,29 +27,59 @@ func writeFile(name string, write func(io.Writer) error) error {
 	if err != nil {
 		target = name
 	}
-	f, err := os.CreateTemp(filepath.Dir(target), "."+filepath.Base(target)+".*")
+	d, err := newDraft(target)
 	if err != nil {
 		if e, ok := errors.AsType[*fs.PathError](err); ok {
 			e.Path = name // what was asked for, not the temporary name
 		}
 		return err
 	}
-	if err = fill(f, write); err == nil {
-		err = os.Rename(f.Name(), target)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return d.fill(write)
 }
 
-// fill writes, syncs and closes f.
-func fill(f *os.File, write func(io.Writer) error) (err error) {
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := write(f); err != nil {
+// draft is a file that gets its name once it is whole.
+type draft struct {
+	file   *os.File
+	target string
+	name   string // the temporary one; "" while it has none
+}
+
+// newDraft begins a file beside target. Where the system can, it has no name:
+// whatever happens to this process, nothing is left of it.
+func newDraft(target string) (*draft, error) {
+	dir := filepath.Dir(target)
+	if f, err := openUnnamed(dir); err == nil {
+		return &draft{file: f, target: target}, nil
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(target)+".*")
+	if err != nil {
+		return nil, err
+	}
+	return &draft{file: f, target: target, name: f.Name()}, nil
+}
+
+// fill has write fill the draft, and replaces target with it.
+func (d *draft) fill(write func(io.Writer) error) (err error) {
+	defer func() {
+		err = errors.Join(err, d.file.Close())
+		if err != nil && d.name != "" {
+			err = errors.Join(err, os.Remove(d.name))
+		}
+	}()
+	if err := write(d.file); err != nil {
 		return err
 	}
-	return f.Sync()
+	if err := d.file.Sync(); err != nil {
+		return err
+	}
+	if d.name == "" {
+		name := filepath.Join(filepath.Dir(d.target), fmt.Sprintf(".%s.%s", filepath.Base(d.target), rand.Text()))
+		if err := nameFile(d.file, name); err != nil {
+			return err
+		}
+		d.name = name
+	}
+	return os.Rename(d.name, d.target)
 }
 
 func writeThrough(name string, write func(io.Writer) error) (err error) {
