@@ -1,48 +1,86 @@
 package registry
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
+// lockPatience is how long another process may be about to write config.json.
+const lockPatience = 30 * time.Second
+
 // edit puts a, or nothing if it is nil, into config.json under host and leaves
 // every other key of the file as it is, also those that no version of docker
-// known here has. The file is read anew: another login may have changed it.
-func (c *Credentials) edit(host string, a *authn.AuthConfig) error {
-	if err := c.rewrite(host, a); err != nil {
-		return fmt.Errorf("storing credentials in %q: %w", c.path, err)
+// known here has. It reports whether the file has changed.
+func (c *Credentials) edit(host string, a *authn.AuthConfig) (changed bool, err error) {
+	if changed, err = c.lockedRewrite(host, a); err != nil {
+		return false, fmt.Errorf("storing credentials in %q: %w", c.path, err)
 	}
 	l, err := readLogins(c.path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.docker = l
-	return nil
+	return changed, nil
 }
 
-func (c *Credentials) rewrite(host string, a *authn.AuthConfig) error {
-	raw, err := os.ReadFile(c.path)
-	switch {
-	case errors.Is(err, os.ErrNotExist) && a == nil:
-		return nil
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return err
+// lockedRewrite keeps two logins at the same time from losing one of them: the
+// file is read and written under a lock. Nothing is locked, or made, in order to
+// erase what cannot be there.
+func (c *Credentials) lockedRewrite(host string, a *authn.AuthConfig) (changed bool, err error) {
+	path := linked(c.path)
+	if _, err := os.Stat(path); a == nil && errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return false, err
+	}
+	lock := flock.New(path + ".lock")
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+		return false, fmt.Errorf("lock %q: %w", lock.Path(), err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	return rewrite(path, host, a)
+}
+
+// linked is the file that path stands for, a symbolic link or not.
+func linked(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	if target, err := os.Readlink(path); err == nil { // to what does not exist yet
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		return target
+	}
+	return path
+}
+
+func rewrite(path, host string, a *authn.AuthConfig) (changed bool, err error) {
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
 	}
 	file, auths := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &file); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if old, ok := file["auths"]; ok {
 		if err := json.Unmarshal(old, &auths); err != nil {
-			return err
+			return false, err
 		}
 	}
 	before := len(auths)
@@ -52,20 +90,20 @@ func (c *Credentials) rewrite(host string, a *authn.AuthConfig) error {
 		}
 	}
 	if a == nil && len(auths) == before {
-		return nil
+		return false, nil
 	}
 	if a != nil {
 		if auths[serverKey(host)], err = json.Marshal(newStoredLogin(*a)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if file["auths"], err = json.Marshal(auths); err != nil {
-		return err
+		return false, err
 	}
 	if raw, err = json.MarshalIndent(file, "", "\t"); err != nil {
-		return err
+		return false, err
 	}
-	return replaceFile(c.path, append(raw, '\n'))
+	return true, replaceFile(path, append(raw, '\n'))
 }
 
 // storedLogin is how docker writes an entry.
@@ -83,15 +121,9 @@ func newStoredLogin(a authn.AuthConfig) storedLogin {
 	return l
 }
 
-// replaceFile writes a file that only its owner can read, whole or not at all.
-// A symbolic link stays one: what it points at is replaced.
+// replaceFile writes a file whole or not at all. Its owner and mode stay; a new
+// one only its owner can read.
 func replaceFile(path string, content []byte) (err error) {
-	if target, linkErr := filepath.EvalSymlinks(path); linkErr == nil {
-		path = target
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	temp, err := os.CreateTemp(filepath.Dir(path), ".config-*") // 0600
 	if err != nil {
 		return err
@@ -108,8 +140,19 @@ func replaceFile(path string, content []byte) (err error) {
 	if err = errors.Join(err, temp.Close()); err != nil {
 		return err
 	}
-	if err := keepOwner(path, temp.Name()); err != nil {
+	if err := errors.Join(keepMode(path, temp.Name()), keepOwner(path, temp.Name())); err != nil {
 		return err
 	}
 	return os.Rename(temp.Name(), path)
+}
+
+func keepMode(old, file string) error {
+	info, err := os.Stat(old)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(file, info.Mode().Perm())
 }

@@ -179,35 +179,44 @@ func serverKey(host string) string {
 // Store keeps a for host: with the helper that config.json names for it, else in
 // config.json itself, which only its owner can read. Where the helper is missing
 // the error is a [*HelperError], and nothing is stored in clear text instead.
-func (c *Credentials) Store(host string, a authn.AuthConfig) error {
-	host, err := registryHost(host)
-	if err != nil {
-		return err
+//
+// The file that Store returns is where a password now stands unencrypted that did
+// not stand there before; it is "" otherwise.
+func (c *Credentials) Store(host string, a authn.AuthConfig) (unencrypted string, err error) {
+	if host, err = registryHost(host); err != nil {
+		return "", err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	old := c.docker.byName[host]
 	if helper := c.docker.helper(host); helper != "" {
 		if err := storeInHelper(helper, host, a); err != nil {
-			return err
+			return "", err
 		}
 		a = authn.AuthConfig{} // docker keeps an empty entry, to know where it is logged in
 	}
-	return c.edit(host, &a)
+	if _, err := c.edit(host, &a); err != nil {
+		return "", err
+	}
+	if a.Password == "" || a.Password == old.Password && a.Username == old.Username {
+		return "", nil
+	}
+	return c.path, nil
 }
 
-// Erase forgets the credentials of host, in the helper and in config.json.
-// There may be none. What podman keeps in its auth.json stays.
-func (c *Credentials) Erase(host string) error {
-	host, err := registryHost(host)
-	if err != nil {
-		return err
+// Erase forgets the credentials of host, in the helper and in config.json, and
+// reports whether there were any. What podman keeps in its auth.json stays.
+func (c *Credentials) Erase(host string) (found bool, err error) {
+	if host, err = registryHost(host); err != nil {
+		return false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if helper := c.docker.helper(host); helper != "" {
-		if err := eraseInHelper(helper, host); err != nil {
-			return err
+		if found, err = eraseInHelper(helper, host); err != nil {
+			return false, err
 		}
 	}
-	return c.edit(host, nil)
+	changed, err := c.edit(host, nil)
+	return found || changed, err
 }

@@ -82,13 +82,15 @@ func storeInHelper(helper, host string, a authn.AuthConfig) error {
 }
 
 // eraseInHelper asks first: helpers call it an error to erase what is not there.
-func eraseInHelper(helper, host string) error {
-	return runHelper(helper, host, func(p client.ProgramFunc) error {
+func eraseInHelper(helper, host string) (found bool, err error) {
+	err = runHelper(helper, host, func(p client.ProgramFunc) error {
 		if _, err := client.Get(p, serverKey(host)); credentials.IsErrCredentialsNotFound(err) {
 			return nil
 		}
+		found = true
 		return client.Erase(p, serverKey(host))
 	})
+	return found, err
 }
 
 func runHelper(helper, host string, run func(client.ProgramFunc) error) error {

@@ -145,8 +145,8 @@ func TestFailuresPrintNothingOnStdout(t *testing.T) {
 		"rmi alpine:3.20":                   {exitFailed, "wherry: no such image: \"alpine:3.20\"\nhint: wherry images\n"},
 		"tag alpine Upper:x":                {exitFailed, ""},
 		"load -i /no/such/file":             {exitFailed, "wherry: open /no/such/file: no such file or directory\n"},
-		"login --password-stdin localhost":  {exitUsage, "wherry: --password-stdin needs --username\nhint: run 'wherry login --help'\n"},
-		"login -u me localhost":             {exitFailed, "wherry: stdin is no terminal: nobody can be asked for a password\nhint: wherry login -u me --password-stdin localhost < FILE\n"},
+		"login --password-stdin localhost":  {exitUsage, "wherry: the --password-stdin option requires --username to be set\nhint: run 'wherry login --help'\n"},
+		"login -u me localhost":             {exitFailed, "wherry: cannot perform an interactive login from a non-TTY device\nhint: wherry login -u me --password-stdin localhost < FILE\n"},
 		"login -u me -p \x1b[1m --no-such":  {exitUsage, "wherry: unknown flag: --no-such\nhint: run 'wherry login --help'\n"},
 		"pull localhost:1/x@sha256:\x1b[1m": {exitFailed, ""},
 	} {

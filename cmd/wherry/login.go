@@ -34,8 +34,8 @@ func newLoginCommand(e *env) *cli.Command {
 		ArgsUsage:   "[SERVER]",
 		Description: "Defaults to Docker Hub if no server is specified.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Usage: "Password or token, or \"-\" to read from stdin"},
-			&cli.BoolFlag{Name: "password-stdin", Usage: "Take the password or token from stdin"},
+			&cli.StringFlag{Name: "password", Aliases: []string{"p"}, Usage: "Password or Personal Access Token (PAT), or \"-\" to read from stdin"},
+			&cli.BoolFlag{Name: "password-stdin", Usage: "Take the Password or Personal Access Token (PAT) from stdin"},
 			&cli.StringFlag{Name: "username", Aliases: []string{"u"}, Usage: "Username"},
 		},
 		Action: func(c *cli.Context) error {
@@ -61,16 +61,21 @@ func checkLoginFlags(c *cli.Context, o *loginOptions) error {
 	}
 	switch {
 	case o.PasswordStdin && o.Password != "":
-		return errors.New("--password and --password-stdin exclude each other")
-	case o.PasswordStdin && o.Username == "":
-		return errors.New("--password-stdin needs --username")
+		return errors.New("conflicting options: cannot specify both --password and --password-stdin")
+	case o.PasswordStdin && !c.IsSet("username"):
+		return errors.New("the --password-stdin option requires --username to be set")
 	case c.IsSet("username") && o.Username == "":
-		return errors.New("the username is empty")
+		return errors.New("username is empty")
 	case c.IsSet("password") && o.Password == "" && !o.PasswordStdin:
-		return errors.New("the password is empty")
+		return errors.New("password is empty")
+	case strings.Contains(o.Username, ":"):
+		return errUserColon
 	}
 	return nil
 }
+
+// errUserColon: RFC 7617 has the colon between the name and the password.
+var errUserColon = errors.New("a username cannot have a colon in it")
 
 // runLogin keeps credentials only after the registry has accepted them.
 func runLogin(ctx context.Context, e *env, o loginOptions) error {
@@ -78,6 +83,7 @@ func runLogin(ctx context.Context, e *env, o loginOptions) error {
 	if o.Password != "" {
 		e.say("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 	}
+	e.sayGivenAuth()
 	stored, err := e.credentials()
 	if err != nil {
 		return err
@@ -96,11 +102,29 @@ func runLogin(ctx context.Context, e *env, o loginOptions) error {
 	if err := client.CheckLogin(ctx, host, auth); err != nil {
 		return concerning("login", host, err)
 	}
-	if err := stored.Store(host, auth); err != nil {
-		return fmt.Errorf("keeping the credentials of %s: %w", host, err)
+	file, err := stored.Store(host, auth)
+	if err != nil {
+		return fmt.Errorf("error saving credentials: %w", err)
+	}
+	if file != "" {
+		e.say(unencryptedWarning, file)
 	}
 	fmt.Fprintln(&e.Out, "Login Succeeded")
 	return nil
+}
+
+// unencryptedWarning is docker's.
+const unencryptedWarning = `
+WARNING! Your credentials are stored unencrypted in '%s'.
+Configure a credential helper to remove this warning. See
+https://docs.docker.com/go/credential-store/
+`
+
+// sayGivenAuth warns, as docker does, of credentials that win over those of a login.
+func (e *env) sayGivenAuth() {
+	if e.Getenv("DOCKER_AUTH_CONFIG") != "" {
+		e.say("WARNING: DOCKER_AUTH_CONFIG is set and takes precedence.\nUnset DOCKER_AUTH_CONFIG to restore the CLI auth behaviour.")
+	}
 }
 
 // loginAgain tries the credentials that are kept for host already, as docker does
@@ -116,7 +140,11 @@ func loginAgain(ctx context.Context, e *env, client *registry.Client, stored *re
 	}
 	e.say("Authenticating with existing credentials... [Username: %s]", printable(auth.Username))
 	if err := client.CheckLogin(ctx, host, *auth); err != nil {
-		e.say("%s", printable(err.Error()))
+		if _, denied := errors.AsType[*registry.UnauthorizedError](err); denied {
+			e.say("Stored credentials invalid or expired")
+		} else {
+			e.say("Login did not succeed, error: %s", printable(err.Error()))
+		}
 		return false
 	}
 	fmt.Fprintln(&e.Out, "Login Succeeded")
@@ -134,20 +162,23 @@ func (h hostResource) RegistryStr() string { return string(h) }
 func askLogin(ctx context.Context, e *env, o loginOptions, host string) (authn.AuthConfig, error) {
 	auth := authn.AuthConfig{Username: o.Username, Password: o.Password}
 	if o.PasswordStdin {
-		password, err := io.ReadAll(io.LimitReader(e.stdin(ctx), maxPassword))
+		password, err := io.ReadAll(io.LimitReader(e.stdin(ctx), maxPassword+1))
 		if err != nil {
 			return auth, fmt.Errorf("reading the password: %w", err)
 		}
 		auth.Password = trimLineEnd(password)
-		if auth.Password == "" {
-			return auth, errors.New("the password on stdin is empty")
+		switch {
+		case len(password) > maxPassword:
+			return auth, fmt.Errorf("password on stdin is larger than %d KiB", maxPassword>>10)
+		case strings.TrimSpace(auth.Password) == "":
+			return auth, errors.New("password is empty")
 		}
 	}
 	if auth.Username != "" && auth.Password != "" {
 		return auth, nil
 	}
 	if !e.StdinTTY {
-		return auth, withHint(errors.New("stdin is no terminal: nobody can be asked for a password"),
+		return auth, withHint(errors.New("cannot perform an interactive login from a non-TTY device"),
 			"%s login -u %s --password-stdin %s < FILE", program, firstOf(auth.Username, "USER"), host)
 	}
 	return e.promptLogin(ctx, auth)

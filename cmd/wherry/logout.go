@@ -27,14 +27,23 @@ func newLogoutCommand(e *env) *cli.Command {
 }
 
 func runLogout(e *env, o logoutOptions) error {
+	e.sayGivenAuth()
 	host := registryHost(o.Host)
 	stored, err := e.credentials()
 	if err != nil {
 		return err
 	}
-	if err := stored.Erase(host); err != nil {
-		return fmt.Errorf("erasing the credentials of %s: %w", host, err)
+	found, err := stored.Erase(host)
+	if err != nil {
+		return fmt.Errorf("could not erase credentials of %s: %w", host, err)
 	}
-	fmt.Fprintln(&e.Out, "Removing login credentials for", host)
+	if o.Host == "" {
+		host = "https://index.docker.io/v1/" // docker's name for it
+	}
+	if found {
+		fmt.Fprintln(&e.Out, "Removing login credentials for", host)
+	} else {
+		fmt.Fprintln(&e.Out, "Not logged in to", host)
+	}
 	return nil
 }

@@ -19,7 +19,10 @@ func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.Aut
 			return auth, fmt.Errorf("reading the username: %w", err)
 		}
 		if auth.Username == "" {
-			return auth, errors.New("a username is required")
+			return auth, errors.New("username is required")
+		}
+		if strings.Contains(auth.Username, ":") {
+			return auth, errUserColon
 		}
 	}
 	if auth.Password == "" {
@@ -35,7 +38,7 @@ func (e *env) promptLogin(ctx context.Context, auth authn.AuthConfig) (authn.Aut
 			return auth, fmt.Errorf("reading the password: %w", err)
 		}
 		if auth.Password == "" {
-			return auth, errors.New("a password is required")
+			return auth, errors.New("password is required")
 		}
 	}
 	return auth, nil
