@@ -15,6 +15,7 @@ const (
 	maxValues  = 400_000 // values in one JSON document: an index of maxBlobs has half as many
 	maxEntry   = 8 << 10 // bytes of a descriptor that becomes an entry of our index.json
 	maxNames   = 10_000  // names of one image
+	maxImages  = 10_000  // images of one archive
 	maxRatio   = 1100    // what gzip can do at its best, and other compression has no good reason for
 	freeOutput = 1 << 30 // bytes that may be compressed better than that
 )

@@ -148,8 +148,10 @@ func bombs() map[string]bomb {
 		"a digest of 10 MB":                  {write: tarred(file{name: "index.json", body: `{"manifests":[{"digest":"` + strings.Repeat("d", 10<<20) + `"}]}`})},
 		"5,000 indexes over one":             {write: zipped(sharedIndex(5_000))},
 		"one large config under 5,000":       {good: true, write: zipped(sharedConfig(5_000))},
-		"20,000 old images of 1,000 layers":  {write: zipped(legacyTops(20_000, 1_000))},
+		"9,000 old images of 200 layers":     {write: zipped(legacyTops(9_000, 200))},
 		"indexes within indexes":             {write: nestedIndexes(100)},
+		"30,000 images":                      {write: zipped(manyImages(30_000))},
+		"3,000 images":                       {good: true, write: zipped(manyImages(3_000))},
 		"a PAX header of a million records":  {write: paxBomb()},
 		"a descriptor with a megabyte of it": {good: true, write: ociBomb(`"data":"` + strings.Repeat("A", 1<<20) + `"`)},
 	}
@@ -325,6 +327,19 @@ func ociBomb(more string) func(io.Writer) error {
 	return tarred(config, manifest, file{name: "index.json", body: `{"schemaVersion":2,"manifests":[{` + manifestType + md + "," + more + `}]}`})
 }
 
+// manyImages are n images with a name each.
+func manyImages(n int) func(io.Writer) error {
+	config, cd := blobOf(`{"os":"linux","architecture":"amd64"}`)
+	list := []file{config}
+	var entries []string
+	for i := range n {
+		f, d := blobOf(fmt.Sprintf(`{"schemaVersion":2,%s"annotations":{"n":"%d"},"config":{%s%s},"layers":[]}`, manifestType, i, configType, cd))
+		list = append(list, f)
+		entries = append(entries, fmt.Sprintf(`{%s%s,"annotations":{"io.containerd.image.name":"docker.io/library/n:%d"}}`, manifestType, d, i))
+	}
+	return tarred(append(list, file{name: "index.json", body: `{"schemaVersion":2,"manifests":[` + strings.Join(entries, ",") + `]}`})...)
+}
+
 // sharedIndex has n indexes in index.json, each over one of four megabytes.
 func sharedIndex(n int) func(io.Writer) error {
 	config, cd := blobOf(`{"os":"linux","architecture":"amd64"}`)
@@ -359,14 +374,14 @@ func sharedConfig(n int) func(io.Writer) error {
 func legacyTops(n, depth int) func(io.Writer) error {
 	return func(w io.Writer) error {
 		tw := tar.NewWriter(w)
-		parent := ""
+		parent := "base"
 		layer := func(id string) error {
 			if err := writeMember(tw, id+"/json", fmt.Sprintf(`{"id":%q,"parent":%q}`, id, parent)); err != nil {
 				return err
 			}
-			return tw.WriteHeader(&tar.Header{Name: id + "/layer.tar", Typeflag: tar.TypeLink, Linkname: "layer", Mode: 0o644})
+			return tw.WriteHeader(&tar.Header{Name: id + "/layer.tar", Typeflag: tar.TypeLink, Linkname: "base/layer.tar", Mode: 0o644})
 		}
-		if err := writeMember(tw, "layer", "layer"); err != nil {
+		if err := errors.Join(writeMember(tw, "base/json", `{"id":"base"}`), writeMember(tw, "base/layer.tar", "layer")); err != nil {
 			return err
 		}
 		for i := range depth {

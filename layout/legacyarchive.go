@@ -15,8 +15,8 @@ import (
 // with the files json, layer.tar and VERSION (moby's image/spec/v1).
 const legacyFile = "repositories"
 
-// maxLegacyLayers is more than docker ever stacked.
-const maxLegacyLayers = 1000
+// maxLegacyLayers is twice what docker ever stacked.
+const maxLegacyLayers = 256
 
 // legacyLayer is what matters here of a layer's json.
 type legacyLayer struct {
@@ -60,8 +60,12 @@ func (a *archive) legacyImages(raw []byte) ([]*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
+	tops := legacyTops(layers, names)
+	if len(tops) > maxImages {
+		return nil, invalid("archive", "more than %d images in it", maxImages)
+	}
 	var found []*loaded
-	for _, id := range legacyTops(layers, names) {
+	for _, id := range tops {
 		l, err := a.legacyImage(layers, id)
 		if err != nil {
 			return nil, err

@@ -40,7 +40,9 @@ type loaded struct {
 //
 // Blobs, manifests and configs keep their digests. docker's archives have no
 // manifests: these are made, always the same for the same archive, and the
-// layers stay as they are.
+// layers stay as they are. A layer that is compressed is not unpacked: whether
+// its content has the diffID that the config states is found out by whoever
+// unpacks it, as with every image that is pulled.
 //
 // One Image per name is returned, in the archive's order, and one for an image
 // without a name. If anything is wrong nothing is named, and nothing stays.
@@ -106,6 +108,9 @@ func (a *archive) images(ctx context.Context, want []v1.Platform) ([]*loaded, er
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(found) > maxImages {
+		return nil, invalid("archive", "more than %d images in it", maxImages)
 	}
 	for _, l := range found {
 		if err := a.gather(ctx, l, want); err != nil {
