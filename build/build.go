@@ -76,7 +76,7 @@ type Steps struct {
 
 // Cache is a place of a build cache outside of the state folder, in BuildKit's words.
 type Cache struct {
-	Type  string // "registry", "local", "inline", ...
+	Type  string // "registry", "local", "inline" (only to), or one of a cloud's
 	Attrs map[string]string
 }
 

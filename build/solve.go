@@ -155,17 +155,9 @@ func solveOpt(src *sources, r Request, fail func(error)) (client.SolveOpt, error
 		SharedKey:           src.sharedKey(),
 		Session:             append(session, in.session...),
 		AllowedEntitlements: entitlements(r),
-		CacheImports:        cacheEntries(r.CacheFrom),
-		CacheExports:        cacheEntries(r.CacheTo),
+		CacheImports:        cacheImports(r),
+		CacheExports:        cacheExports(r),
 	}, nil
-}
-
-func cacheEntries(list []Cache) []client.CacheOptionsEntry {
-	entries := make([]client.CacheOptionsEntry, len(list))
-	for i, c := range list {
-		entries[i] = client.CacheOptionsEntry{Type: c.Type, Attrs: c.Attrs}
-	}
-	return entries
 }
 
 func result(res *client.SolveResponse, r Request) (*Result, error) {

@@ -154,6 +154,7 @@ func newController(ctx context.Context, w *layoutWorker, sessions *session.Manag
 	if err != nil {
 		return nil, err
 	}
+	remote := newCaches(w, sessions)
 	return control.NewController(control.Opt{
 		SessionManager:   sessions,
 		WorkerController: workers,
@@ -164,8 +165,8 @@ func newController(ctx context.Context, w *layoutWorker, sessions *session.Manag
 		HistoryConfig:    &bkconfig.HistoryConfig{MaxEntries: new(int64)}, // none: nobody reads it, and each record costs syncs
 		// What a build asks for is decided by its own user, who could do no less without.
 		Entitlements:              []string{"network.host", "security.insecure", "device"},
-		ResolveCacheExporterFuncs: cacheExporters(w, sessions),
-		ResolveCacheImporterFuncs: cacheImporters(w, sessions),
+		ResolveCacheExporterFuncs: remote.exporters,
+		ResolveCacheImporterFuncs: remote.importers,
 
 		LeaseManager:   w.LeaseManager(),
 		ContentStore:   w.ContentStore(),

@@ -12,22 +12,34 @@ import (
 	"github.com/moby/buildkit/session"
 )
 
-// cacheExporters are the places a build cache can be sent to. "inline" is the image itself.
-func cacheExporters(w *layoutWorker, sm *session.Manager) map[string]remotecache.ResolveCacheExporterFunc {
-	return map[string]remotecache.ResolveCacheExporterFunc{
-		"inline":   inline.ResolveCacheExporterFunc(),
-		"local":    compressedInParallel(local.ResolveCacheExporterFunc(sm)),
-		"registry": compressedInParallel(registry.ResolveCacheExporterFunc(sm, w.RegistryHosts)),
-	}
+// caches are the places a build cache can be sent to and read from, by their types.
+type caches struct {
+	exporters map[string]remotecache.ResolveCacheExporterFunc
+	importers map[string]remotecache.ResolveCacheImporterFunc
 }
 
-// cacheImporters are the places a build cache can be read from. That of an image with an
-// inline cache is "registry".
-func cacheImporters(w *layoutWorker, sm *session.Manager) map[string]remotecache.ResolveCacheImporterFunc {
-	return map[string]remotecache.ResolveCacheImporterFunc{
-		"local":    local.ResolveCacheImporterFunc(sm),
-		"registry": registry.ResolveCacheImporterFunc(sm, w.ContentStore(), w.RegistryHosts),
+// newCaches knows registries, folders of the client, and images that carry their cache
+// within them; these are read as "registry". Built with the tag cloudcache it knows the
+// stores of cloud providers too.
+func newCaches(w *layoutWorker, sm *session.Manager) caches {
+	c := caches{
+		exporters: map[string]remotecache.ResolveCacheExporterFunc{
+			"inline":   inline.ResolveCacheExporterFunc(),
+			"local":    local.ResolveCacheExporterFunc(sm),
+			"registry": registry.ResolveCacheExporterFunc(sm, w.RegistryHosts),
+		},
+		importers: map[string]remotecache.ResolveCacheImporterFunc{
+			"local":    local.ResolveCacheImporterFunc(sm),
+			"registry": registry.ResolveCacheImporterFunc(sm, w.ContentStore(), w.RegistryHosts),
+		},
 	}
+	c.addCloud()
+	for kind, resolve := range c.exporters {
+		if kind != "inline" { // whose layers are the image's
+			c.exporters[kind] = compressedInParallel(resolve)
+		}
+	}
+	return c
 }
 
 // compressedInParallel has layers that only the cache has compressed as those of images are.

@@ -14,10 +14,10 @@ import (
 
 // readCaches reads --cache-from and --cache-to. A name alone is that of an image in a registry.
 func readCaches(_ *env, o buildOptions, req *build.Request) (err error) {
-	if req.CacheFrom, err = buildCaches("cache-from", o.CacheFrom); err != nil {
+	if req.CacheFrom, err = buildCaches(o.CacheFrom); err != nil {
 		return err
 	}
-	if req.CacheTo, err = buildCaches("cache-to", o.CacheTo); err != nil {
+	if req.CacheTo, err = buildCaches(o.CacheTo); err != nil {
 		return err
 	}
 	if inline, err := strconv.ParseBool(req.BuildArgs["BUILDKIT_INLINE_CACHE"]); err == nil && inline {
@@ -26,35 +26,14 @@ func readCaches(_ *env, o buildOptions, req *build.Request) (err error) {
 	return nil
 }
 
-func buildCaches(flag string, list []string) ([]build.Cache, error) {
+func buildCaches(list []string) ([]build.Cache, error) {
 	var caches []build.Cache
 	for _, s := range list {
-		fields, err := csvvalue.Fields(s, nil)
+		parsed, err := build.ParseCache(s)
 		if err != nil {
-			return nil, fmt.Errorf("invalid --%s %q: %w", flag, s, err)
+			return nil, err
 		}
-		if !strings.Contains(s, "=") {
-			for _, name := range fields {
-				caches = append(caches, build.Cache{Type: "registry", Attrs: map[string]string{"ref": name}})
-			}
-			continue
-		}
-		c := build.Cache{Attrs: map[string]string{}}
-		for _, f := range fields {
-			k, v, ok := strings.Cut(f, "=")
-			if !ok {
-				return nil, fmt.Errorf("invalid --%s %q: %q is not KEY=VALUE", flag, s, f)
-			}
-			if k = strings.ToLower(strings.TrimSpace(k)); k == "type" {
-				c.Type = v
-			} else {
-				c.Attrs[k] = v
-			}
-		}
-		if c.Type == "" {
-			return nil, fmt.Errorf("invalid --%s %q: type is missing", flag, s)
-		}
-		caches = append(caches, c)
+		caches = append(caches, parsed...)
 	}
 	return caches, nil
 }
