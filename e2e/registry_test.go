@@ -57,7 +57,7 @@ func (e *endpoint) digest(repoTag string) (v1.Hash, error) {
 	return d.Digest, nil
 }
 
-// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [rate=BYTES] [FAULT=TIMES]... starts a
+// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [FAULT=TIMES]... starts a
 // registry; its address is in $NAME, with tls its CA in the file $NAME_CA. With client it wants a certificate, which is
 // in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults are testreg's.
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
@@ -76,6 +76,14 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 			o.User, o.Password, _ = strings.Cut(value, ":")
 		case "rate":
 			o.Rate = atoi(ts, value)
+		case "life":
+			life, err := time.ParseDuration(value)
+			ts.Check(err)
+			o.Life = life
+		case "realm":
+			o.Realm = value
+		case "redirect":
+			o.Redirect = value
 		default:
 			o.Faults[key] = atoi(ts, value)
 		}
@@ -160,7 +168,7 @@ func waitFor(url string) error {
 	}
 }
 
-// cmdPublish: publish NAME REPO:TAG base | random [seed=N] [layers=N] [size=N] [platforms=A,B] puts an image into a
+// cmdPublish: publish NAME REPO:TAG base | nested DEPTH | random [seed=N] [layers=N] [size=N] [platforms=A,B] puts an image into a
 // registry without wherry. With platforms, or as base, it is an index.
 func cmdPublish(ts *testscript.TestScript, _ bool, args []string) {
 	e, ok := storyOf(ts).registries[args[0]]
@@ -174,6 +182,11 @@ func cmdPublish(ts *testscript.TestScript, _ bool, args []string) {
 func made(ts *testscript.TestScript, args []string) remote.Taggable {
 	if args[0] == "base" {
 		index, err := storyOf(ts).suite.base()
+		ts.Check(err)
+		return index
+	}
+	if args[0] == "nested" {
+		index, err := base.Nested(atoi(ts, args[1]))
 		ts.Check(err)
 		return index
 	}
@@ -228,4 +241,20 @@ func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(err)
 	fmt.Fprintln(ts.Stdout(), digest)
+}
+
+// cmdShown: shown NAME prints the requests that a registry was sent credentials with.
+func cmdShown(ts *testscript.TestScript, _ bool, args []string) {
+	out := ts.Stdout()
+	for _, line := range storyOf(ts).registries[args[0]].inner.Shown() {
+		fmt.Fprintln(out, line)
+	}
+}
+
+// cmdSent: sent NAME FROM TO requires that a registry has sent that many bytes of blobs until now.
+func cmdSent(ts *testscript.TestScript, _ bool, args []string) {
+	got, from, to := storyOf(ts).registries[args[0]].inner.Sent(), int64(atoi(ts, args[1])), int64(atoi(ts, args[2]))
+	if got < from || got > to {
+		ts.Fatalf("%d bytes of blobs were sent", got)
+	}
 }

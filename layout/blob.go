@@ -18,7 +18,7 @@ const (
 	bufferSize    = 1 << 20
 	writebackStep = 8 << 20 // bytes after which the kernel is told to begin writing
 	worthResuming = 1 << 20 // bytes of a broken transfer that are kept
-	maxAttempts   = 5       // at one blob, each of which must have moved something
+	maxAttempts   = 5       // at one blob, each of which must have made headway
 )
 
 // sourceError marks a failure of the source: a transfer that may be resumed.

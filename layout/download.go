@@ -15,6 +15,7 @@ const (
 	worthDividing = 32 << 20               // bytes left of a blob, for it to be fetched in pieces
 	sulk          = 2 * time.Second        // after a piece was refused, doubles each time
 	pieceBuffer   = 256 << 10              // of a connection but the first
+	headway       = 64 << 10               // bytes that must have come for a broken connection to be made anew
 	onePiece      = int64(maxBlobSize) + 1 // as long as there is one connection
 )
 
@@ -127,7 +128,7 @@ func (dl *download) lead(ctx context.Context) error {
 		switch {
 		case err == nil:
 			failed = 1
-		case !errors.As(err, &broken), ctx.Err() != nil, dl.missing() == was, failed == maxAttempts:
+		case !errors.As(err, &broken), ctx.Err() != nil, was-dl.missing() < headway, dl.missing() == 0, failed == maxAttempts:
 			return err
 		default:
 			failed++
@@ -395,8 +396,12 @@ func (dl *download) overrun(p *piece, r io.Reader, leader bool) error {
 		return nil
 	}
 	var more [1]byte
-	if n, _ := r.Read(more[:]); n > 0 {
+	n, err := r.Read(more[:])
+	switch {
+	case n > 0:
 		return &DigestError{Digest: dl.d.Digest, Size: dl.d.Size, Bytes: p.next + 1}
+	case err != nil && err != io.EOF:
+		return &sourceError{err}
 	}
 	return nil
 }

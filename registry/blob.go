@@ -20,6 +20,7 @@ type blobReader struct {
 	connect func(offset int64) (io.ReadCloser, error)
 	wait    func(try int) error
 	tries   int // without progress, at most
+	stalls  int // of these, such that nothing more came
 	size    int64
 	digest  v1.Hash
 
@@ -43,7 +44,7 @@ func openBlob(ctx context.Context, i *Image, d v1.Descriptor, offset int64) (io.
 			pause, _ := limits.pause(try, 0)
 			return sleep(ctx, pause)
 		},
-		tries: limits.tries, size: d.Size, digest: d.Digest, offset: offset, mark: offset,
+		tries: limits.tries, stalls: limits.stalls, size: d.Size, digest: d.Digest, offset: offset, mark: offset,
 	}
 	if offset == d.Size {
 		return r, nil
@@ -60,7 +61,7 @@ func openBlob(ctx context.Context, i *Image, d v1.Descriptor, offset int64) (io.
 func (r *blobReader) Read(p []byte) (int, error) {
 	for {
 		if r.offset >= r.size {
-			return 0, io.EOF
+			return 0, r.end()
 		}
 		if r.body == nil {
 			if err := r.reconnect(); err != nil {
@@ -81,6 +82,19 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	}
 }
 
+// end looks for bytes after the last one, where their number was not announced.
+func (r *blobReader) end() error {
+	if r.body == nil {
+		return io.EOF
+	}
+	var more [1]byte
+	n, _ := r.body.Read(more[:]) // all that was asked for is there, however it ends
+	if n > 0 {
+		return &SizeError{Digest: r.digest, Want: r.size, Got: -1}
+	}
+	return io.EOF
+}
+
 // broken decides whether a connection that ended with err is made anew.
 func (r *blobReader) broken(err error) error {
 	_ = r.body.Close() // it is broken already
@@ -91,10 +105,18 @@ func (r *blobReader) broken(err error) error {
 	if r.offset-r.mark >= progress {
 		r.mark, r.failed = r.offset, 0
 	}
-	if r.failed++; r.failed >= r.tries || !isTransient(err) {
+	if r.failed++; r.failed >= r.triesAfter(err) || !isTransient(err) {
 		return r.fail(err)
 	}
 	return nil
+}
+
+// triesAfter err: waiting for nothing takes the longest of all.
+func (r *blobReader) triesAfter(err error) int {
+	if errors.Is(err, errStalled) {
+		return min(r.tries, r.stalls)
+	}
+	return r.tries
 }
 
 // reconnect until a connection stands or no try is left.
@@ -110,7 +132,7 @@ func (r *blobReader) reconnect() error {
 		}
 		// A host that was there a moment ago may be so again: here a refused
 		// connection is worth another try.
-		if r.failed++; r.failed >= r.tries || !is[*UnreachableError](err) {
+		if r.failed++; r.failed >= r.triesAfter(err) || !is[*UnreachableError](err) {
 			return r.fail(err)
 		}
 	}

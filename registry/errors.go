@@ -101,14 +101,17 @@ func (e *DigestError) Error() string {
 }
 
 // SizeError says that a registry announces a blob with another size than its
-// manifest does.
+// manifest does, or does not stop sending.
 type SizeError struct {
 	Host      string
 	Digest    v1.Hash
-	Want, Got int64 // in bytes
+	Want, Got int64 // in bytes; Got is -1 for more than were wanted
 }
 
 func (e *SizeError) Error() string {
+	if e.Got < 0 {
+		return fmt.Sprintf("the registry sends more than the %d bytes of %s", e.Want, e.Digest)
+	}
 	return fmt.Sprintf("registry %s announces %d bytes of %s instead of %d", e.Host, e.Got, e.Digest, e.Want)
 }
 

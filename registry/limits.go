@@ -13,7 +13,9 @@ type limits struct {
 	dial     time.Duration // until a connection stands, and again until TLS does
 	answer   time.Duration // until the answer to an upload begins
 	stall    time.Duration // in which at least stallBytes of an answer have to come
+	stalls   int           // after which a registry that sends nothing is given up
 	tries    int           // of one request, and of a blob without progress
+	down     time.Duration // in which a host that was not to be reached isn't asked again, if there are others
 	backoff  time.Duration // before the second try; doubles with each one
 	patience time.Duration // the longest wait for a registry that says when to come back
 }
@@ -22,8 +24,10 @@ func defaultLimits() limits {
 	return limits{
 		dial:     10 * time.Second,
 		answer:   5 * time.Minute,
-		stall:    60 * time.Second,
+		stall:    30 * time.Second,
+		stalls:   2,
 		tries:    5,
+		down:     time.Minute,
 		backoff:  500 * time.Millisecond,
 		patience: 60 * time.Second,
 	}
@@ -37,6 +41,11 @@ const (
 	// maxManifest is the size that the distribution specification wants
 	// registries to accept at least; none are known that take more.
 	maxManifest = 4 << 20
+
+	// maxHeader bounds the headers of an answer, and maxRedirects how many
+	// redirects of a request are followed.
+	maxHeader    = 1 << 20
+	maxRedirects = 10
 
 	// maxError bounds the body of an error, and maxMessage what is shown of it.
 	maxError   = 64 << 10

@@ -51,6 +51,7 @@ func (p *pools) tune(client *http.Client) error {
 		t.TLSHandshakeTimeout = p.dial
 		t.ResponseHeaderTimeout = p.answer
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 64, 32 // a large layer comes over many, piece after piece
+		t.MaxResponseHeaderBytes = maxHeader
 		t.DisableCompression = true // a layer kept with an encoding would come back as other bytes
 		t.ReadBufferSize, t.WriteBufferSize = 64<<10, 64<<10
 	}

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -37,9 +38,19 @@ func (s *session) apiHost() string {
 	return net.JoinHostPort(hostname(s.to.host), "0")
 }
 
-// client sends through s, and follows redirects without credentials.
+// client sends through s, and follows redirects without credentials. From TLS
+// none leads to plain HTTP, where anybody could read the address of the blob,
+// which is often all it takes to fetch it.
 func (s *session) client() *http.Client {
-	return &http.Client{Transport: s}
+	return &http.Client{Transport: s, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		switch last := via[len(via)-1].URL; {
+		case len(via) >= maxRedirects:
+			return fmt.Errorf("redirects do not end after %d", maxRedirects)
+		case last.Scheme == "https" && req.URL.Scheme != "https" && !s.own(req.URL) && !s.to.clear(req.URL.Host):
+			return fmt.Errorf("refusing the redirect to %s, which has no encryption", bounded(req.URL.Host))
+		}
+		return nil
+	}}
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -123,7 +134,11 @@ func (s *session) tellWait(status int, d time.Duration) {
 
 // worthRetrying says whether, and after which pause.
 func (s *session) worthRetrying(req *http.Request, resp *http.Response, err error, try int) (time.Duration, bool) {
-	if try >= s.tries || req.Context().Err() != nil || !repeatable(req) {
+	tries := s.tries
+	if errors.Is(err, errStalled) {
+		tries = min(tries, s.limits.stalls)
+	}
+	if try >= tries || req.Context().Err() != nil || !repeatable(req) {
 		return 0, false
 	}
 	if err != nil {
@@ -203,8 +218,22 @@ func (s *session) authorized(req *http.Request) (*http.Response, error) {
 	return s.send(req, better)
 }
 
-// send puts req on the wire.
+// send puts req on the wire, unless it is for a host that was not to be reached
+// a moment ago.
 func (s *session) send(req *http.Request, proof string) (*http.Response, error) {
+	own := s.own(req.URL)
+	if err := s.to.out.err(); own && err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	resp, err := s.transmit(req, proof)
+	if own && s.limits.down > 0 && !s.to.alone {
+		s.to.out.note(err, s.limits.down)
+	}
+	return resp, err
+}
+
+func (s *session) transmit(req *http.Request, proof string) (*http.Response, error) {
 	if proof != "" {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", proof)

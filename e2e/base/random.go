@@ -54,3 +54,15 @@ func RandomIndex(seed, layers, size int64, platforms []v1.Platform) (v1.ImageInd
 	}
 	return index, nil
 }
+
+// Nested returns an index in an index in an index.
+func Nested(depth int) (v1.ImageIndex, error) {
+	index, err := RandomIndex(1, 1, 100, Platforms())
+	if err != nil {
+		return nil, err
+	}
+	for range depth {
+		index = mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: index})
+	}
+	return index, nil
+}

@@ -1,10 +1,13 @@
 package testreg
 
 import (
-	"crypto/sha256"
+	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 )
 
 // guarded lets in who shows the password, or a token got for it at /token.
@@ -24,8 +27,9 @@ func (r *Registry) guarded(next http.Handler) http.Handler {
 			switch {
 			case req.URL.Path == "/token":
 				r.issue(w, req)
-			case req.Header.Get("Authorization") != "Bearer "+r.token():
-				refuse(w, fmt.Sprintf(`Bearer realm="%s/token",service="story"`, r.front.URL))
+			case !r.admits(req.Header.Get("Authorization")):
+				realm := cmp.Or(r.options.Realm, r.front.URL+"/token")
+				refuse(w, fmt.Sprintf(`Bearer realm=%q,service="story"`, realm))
 			default:
 				next.ServeHTTP(w, req)
 			}
@@ -39,8 +43,25 @@ func (r *Registry) knows(req *http.Request) bool {
 	return user == r.options.User && password == r.options.Password
 }
 
+// token makes one that is good for a while.
 func (r *Registry) token() string {
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(r.options.User+":"+r.options.Password)))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tokens == nil {
+		r.tokens = map[string]time.Time{}
+	}
+	token := rand.Text()
+	r.tokens[token] = time.Now().Add(cmp.Or(r.options.Life, lifetime))
+	return token
+}
+
+// lifetime is what a token is promised to have.
+const lifetime = 5 * time.Minute
+
+func (r *Registry) admits(authorization string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.tokens[strings.TrimPrefix(authorization, "Bearer ")])
 }
 
 // issue answers GET with basic credentials, and POST with an OAuth2 password grant.
@@ -53,8 +74,9 @@ func (r *Registry) issue(w http.ResponseWriter, req *http.Request) {
 		refuse(w, "")
 		return
 	}
+	token := r.token()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": r.token(), "access_token": r.token(), "expires_in": 300})
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": lifetime.Seconds()})
 }
 
 func refuse(w http.ResponseWriter, challenge string) {

@@ -16,12 +16,17 @@ import (
 //	gone         404
 //	manifest     other bytes than the digest asked for (GET of a manifest by digest)
 //	denied       403 to everything that writes
+//
+// Those of tricks.go are malice.
 func (r *Registry) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		blob := req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/sha256:")
 		manifest := req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/manifests/sha256:")
 		writes := req.Method != http.MethodGet && req.Method != http.MethodHead
 		switch {
+		case r.tricked(w, req, next):
+		case blob && r.options.Redirect != "":
+			http.Redirect(w, req, r.options.Redirect+req.URL.Path, http.StatusTemporaryRedirect)
 		case blob && r.strikes("unavailable"):
 			http.Error(w, `{"errors":[{"code":"UNAVAILABLE","message":"try again"}]}`, http.StatusServiceUnavailable)
 		case blob && r.strikes("busy"):

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -26,6 +27,9 @@ type Options struct {
 	Auth     string         // "", "basic" or "token"
 	User     string         // who may come in
 	Password string         //
+	Life     time.Duration  // of a token, whatever is promised; 0: five minutes
+	Realm    string         // where tokens are said to be had; "": at this registry
+	Redirect string         // "SCHEME://HOST" that blobs are redirected to
 	Faults   map[string]int // how often each fault strikes, see faults.go; -1: always
 	Rate     int            // bytes a second that a blob comes at; 0: as fast as it goes
 }
@@ -38,6 +42,9 @@ type Registry struct {
 	options     Options
 	mu          sync.Mutex
 	log         []string
+	shown       []string // requests with credentials
+	sent        int64    // bytes of blobs
+	tokens      map[string]time.Time
 }
 
 // Start runs a registry on a free port, of the loopback interface if o does not
@@ -118,7 +125,47 @@ func (r *Registry) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.log = append(r.log, req.Method+" "+req.URL.Path)
+		for _, key := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
+			if req.Header.Get(key) != "" {
+				r.shown = append(r.shown, req.Method+" "+req.URL.Path+" "+key)
+			}
+		}
 		r.mu.Unlock()
+		if req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/") {
+			w = counting{w, r}
+		}
 		next.ServeHTTP(w, req)
 	})
 }
+
+// Sent is how many bytes of blobs were sent so far.
+func (r *Registry) Sent() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sent
+}
+
+// Shown returns "METHOD PATH HEADER" of every request with a header that holds credentials.
+func (r *Registry) Shown() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.shown...)
+}
+
+// counting counts what is written.
+type counting struct {
+	http.ResponseWriter
+	of *Registry
+}
+
+// Write implements [io.Writer].
+func (c counting) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.of.sent += int64(n)
+	return n, err
+}
+
+// Unwrap is for [http.ResponseController].
+func (c counting) Unwrap() http.ResponseWriter { return c.ResponseWriter }
