@@ -117,9 +117,18 @@ func TestLoadReadsEveryKindOfTar(t *testing.T) {
 		loadsAs(t, what, archive, config)
 	}
 	for _, program := range [][]string{
-		{"tar", "--format=v7"}, {"tar", "--format=oldgnu", "-S"}, {"tar", "--format=gnu", "-S"}, {"tar", "--format=ustar"}, {"tar", "--format=posix"},
-		{"tar", "--format=posix", "-S"}, {"tar", "--format=posix", "-S", "--sparse-version=0.1"}, {"tar", "-b1"},
-		{"bsdtar", "--format=pax"}, {"bsdtar", "--format=gnutar"}, {"bsdtar", "--format=ustar"}, {"busybox", "tar"},
+		{"tar", "--format=v7"},
+		{"tar", "--format=oldgnu", "-S"},
+		{"tar", "--format=gnu", "-S"},
+		{"tar", "--format=ustar"},
+		{"tar", "--format=posix"},
+		{"tar", "--format=posix", "-S"},
+		{"tar", "--format=posix", "-S", "--sparse-version=0.1"},
+		{"tar", "-b1"},
+		{"bsdtar", "--format=pax"},
+		{"bsdtar", "--format=gnutar"},
+		{"bsdtar", "--format=ustar"},
+		{"busybox", "tar"},
 	} {
 		if archive := packedBy(t, files, program); archive != nil {
 			loadsAs(t, strings.Join(program, " "), archive, config)
@@ -261,8 +270,10 @@ func TestLoadTakesOddOCIArchives(t *testing.T) {
 			config, layer := o.add(t, types.DockerConfigJSON, configJSON), o.add(t, types.DockerUncompressedLayer, "abc")
 			m := o.add(t, types.DockerManifestSchema2, v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2, Config: config, Layers: []v1.Descriptor{layer}})
 			m.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
-			att := o.add(t, types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: o.add(t, types.OCIConfigJSON, `{"os":"unknown","architecture":"unknown","rootfs":{}}`),
-				Layers: []v1.Descriptor{o.add(t, "application/vnd.in-toto+json", `{"_type":"x"}`)}})
+			att := o.add(t, types.OCIManifestSchema1, v1.Manifest{
+				SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: o.add(t, types.OCIConfigJSON, `{"os":"unknown","architecture":"unknown","rootfs":{}}`),
+				Layers: []v1.Descriptor{o.add(t, "application/vnd.in-toto+json", `{"_type":"x"}`)},
+			})
 			att.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
 			att.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": m.Digest.String()}
 			list := o.add(t, types.DockerManifestList, v1.IndexManifest{SchemaVersion: 2, MediaType: types.DockerManifestList, Manifests: []v1.Descriptor{m, att}})

@@ -28,16 +28,15 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 7, "how often each command runs; the median counts")
-	megabytes := flag.Int64("mb", 300, "size of the image that is moved")
 	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
-	only := flag.String("only", "", "the parts to run, separated by commas: start,names,build,pull,transfer; all by default")
+	only := flag.String("only", "", "the parts to run, separated by commas: start,names,build,pull,archives; all by default")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	var err error
 	if *layout != "" {
 		err = serveLayout(ctx, *layout)
 	} else {
-		err = run(ctx, flag.Arg(0), *only, *runs, *megabytes)
+		err = run(ctx, flag.Arg(0), *only, *runs)
 	}
 	stop()
 	if err != nil {
@@ -50,14 +49,13 @@ func main() {
 type bench struct {
 	wherry, dir string
 	runs        int
-	megabytes   int64
 	registry    *testreg.Registry
 }
 
-func run(ctx context.Context, wherry, only string, runs int, megabytes int64) (err error) {
-	b := bench{runs: runs, megabytes: megabytes}
+func run(ctx context.Context, wherry, only string, runs int) (err error) {
+	b := bench{runs: runs}
 	if wherry == "" {
-		return errors.New("usage: bench [-runs N] [-mb N] WHERRY")
+		return errors.New("usage: bench [-runs N] [-only PARTS] WHERRY")
 	}
 	if b.wherry, err = filepath.Abs(wherry); err != nil {
 		return err
@@ -82,7 +80,7 @@ func run(ctx context.Context, wherry, only string, runs int, megabytes int64) (e
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"transfer", b.transfer},
+		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"archives", b.archives},
 	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
 			continue

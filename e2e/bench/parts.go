@@ -12,8 +12,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/wherry-oci/wherry/e2e/base"
 )
 
 // start is what every command costs before it does anything.
@@ -143,41 +141,4 @@ func (b *bench) buildkit(ctx context.Context) (buildctl []string, stop func(), e
 	}
 	stop()
 	return nil, nil, errors.New("it does not answer")
-}
-
-// transfer moves an image of four layers to and from an archive.
-func (b *bench) transfer(ctx context.Context) error {
-	img, err := base.Random(1, 4, b.megabytes<<20/4, base.Platforms()[0])
-	if err != nil {
-		return err
-	}
-	if err := b.registry.Put("big:1", img); err != nil {
-		return err
-	}
-	return b.archive(ctx, b.registry.Addr()+"/big:1", filepath.Join(b.dir, "big"))
-}
-
-func (b *bench) archive(ctx context.Context, ref, store string) error {
-	if err := b.pull(ctx, store, "big:1"); err != nil {
-		return err
-	}
-	archive, other := filepath.Join(b.dir, "big.tar"), filepath.Join(b.dir, "loaded")
-	gone := func() error { return errors.Join(os.RemoveAll(archive), os.RemoveAll(other)) }
-	err := b.compare(
-		ctx, fmt.Sprintf("save %d MB", b.megabytes),
-		contender{name: "wherry save", ready: gone, args: []string{b.wherry, "--store", store, "save", "-o", archive, ref}},
-		contender{name: "tar of the same files", ready: gone, args: []string{"tar", "-C", store, "-cf", archive, "blobs"}},
-	)
-	if err != nil {
-		return err
-	}
-	if _, err := b.time(ctx, contender{ready: gone, args: []string{b.wherry, "--store", store, "save", "-o", archive, ref}}); err != nil {
-		return err
-	}
-	emptied := func() error { return os.RemoveAll(other) }
-	return b.compare(
-		ctx, fmt.Sprintf("load %d MB", b.megabytes),
-		contender{name: "wherry load", ready: emptied, args: []string{b.wherry, "--store", other, "load", "-q", "-i", archive}},
-		contender{name: "sha256sum of the archive", ready: emptied, args: []string{"sha256sum", archive}},
-	)
 }
