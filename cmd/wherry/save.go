@@ -50,9 +50,9 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 	if err != nil {
 		return err
 	}
-	packed, err := compressionOf(o.Output)
+	packed, err := compressionOf(o)
 	if err != nil {
-		return concerning("save", o.Refs[0], err)
+		return err
 	}
 	store, err := e.openStore()
 	if err != nil {
@@ -77,15 +77,17 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 	return concerning("save", o.Refs[0], err)
 }
 
-// compressionOf is what a file's ending promises.
-func compressionOf(file string) (layout.Compression, error) {
-	switch ending := strings.ToLower(filepath.Ext(file)); ending {
+// compressionOf is what the ending of the file promises.
+func compressionOf(o saveOptions) (layout.Compression, error) {
+	ending := filepath.Ext(o.Output)
+	switch strings.ToLower(ending) {
 	case ".gz", ".tgz":
 		return layout.Gzip, nil
 	case ".zst", ".tzst":
 		return layout.Zstd, nil
 	case ".xz", ".txz", ".bz2", ".tbz", ".tbz2":
-		return "", withHint(fmt.Errorf("%q: save compresses with gzip and zstd only", file), "%s save -o %s.zst ...", program, strings.TrimSuffix(file, filepath.Ext(file)))
+		err := fmt.Errorf("%q: save compresses with gzip and zstd only", o.Output)
+		return "", withHint(err, "%s save -o %s.zst %s", program, strings.TrimSuffix(o.Output, ending), strings.Join(o.Refs, " "))
 	default:
 		return layout.Uncompressed, nil
 	}
