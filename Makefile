@@ -42,7 +42,11 @@ cross: ## dist/: the binaries for other systems
 	GOOS=darwin GOARCH=arm64 $(BUILD) -o dist/wherry-darwin-arm64 ./cmd/wherry
 	GOOS=windows GOARCH=amd64 $(BUILD) -o dist/wherry-windows-amd64.exe ./cmd/wherry
 
-install: build ## bin/wherry into PREFIX/bin (PREFIX=/usr/local)
+install: build ## program, manual pages and completions below PREFIX (/usr/local)
 	install -D -m 755 bin/wherry $(DESTDIR)$(PREFIX)/bin/wherry
+	bin/wherry man $(DESTDIR)$(PREFIX)/share/man/man1
+	bin/wherry completion bash | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/wherry
+	bin/wherry completion zsh | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wherry
+	bin/wherry completion fish | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wherry.fish
 
 .PHONY: help build demo test lint fuzz bench cross install

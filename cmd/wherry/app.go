@@ -35,6 +35,7 @@ func commands(e *env) []*cli.Command {
 		newLoginCommand(e),
 		newLogoutCommand(e),
 		newCompletionCommand(e),
+		newManCommand(e),
 		newManifestCommand(e),
 		newVersionCommand(e),
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-//go:generate go test -run ^TestReadmeReference$ -update .
+//go:generate go test -run ^TestReadmeReference$|^TestManualIsTheReadme$ -update .
 
 var update = flag.Bool("update", false, "write what is generated from the commands instead of comparing it")
 
@@ -32,14 +32,68 @@ func TestReadmeReference(t *testing.T) {
 		t.Fatalf("the README has no %q and %q", referenceBegin, referenceEnd)
 	}
 	want := head + referenceBegin + referenceTable(newApp(&env{})) + referenceEnd + tail
+	generated(t, file, "the README's command reference", string(readme), want)
+}
+
+// The manual pages say what the README says.
+func TestManualIsTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "\n## The commands\n")
+	commands, rest, _ := strings.Cut(rest, "\n## Command reference\n")
+	_, rest, _ = strings.Cut(rest, "\n## What it prints\n")
+	others, _, whole := strings.Cut(rest, "\n## What it needs from the host\n")
+	if !whole {
+		t.Fatal("the README's chapters have other titles, or another order")
+	}
+	generated(t, "manual.md", "the text of the manual pages", readmeParts, "## The commands\n"+commands+"\n## What it prints\n"+others)
+}
+
+// Every command's page has a description that is more than its one line, and examples.
+func TestManualPages(t *testing.T) {
+	m := newManual(newApp(&env{}), "")
+	walk(m.app.Commands, nil, func(path []*cli.Command) {
+		c := path[len(path)-1]
+		if c.Hidden {
+			return
+		}
+		if m.section(path) == "" && len(path) == 1 && len(c.Subcommands) == 0 {
+			t.Errorf("the README's chapter about the commands has no section with %s in bold", c.Name)
+		}
+		if page := m.commandPage(path); len(c.Subcommands) == 0 && !strings.Contains(page, "\n.SH EXAMPLES\n") {
+			t.Errorf("the README has no example of %s", typedPath(m.app, path))
+		}
+	})
+}
+
+func TestRoff(t *testing.T) {
+	for text, want := range map[string]string{
+		"a **b** `c-d`\n.e":                       "a \\fBb\\fR \\fBc\\-d\\fR\n\\&.e\n",
+		"**one**, **two** and **three**:":         "",
+		"[the words](https://example.com) \\ ~ é": "the words \\e \\(ti \\[u00E9]\n",
+		"one\n\ntwo":                              "one\n.PP\ntwo\n",
+	} {
+		var r roff
+		r.paragraphs(text)
+		if r.String() != want {
+			t.Errorf("%q: got %q, want %q", text, r.String(), want)
+		}
+	}
+}
+
+// generated compares a file with what it should be, or writes it.
+func generated(t *testing.T, file, what, have, want string) {
+	t.Helper()
 	switch {
-	case want == string(readme):
+	case have == want:
 	case *update:
 		if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	default:
-		t.Error("the README's command reference is not what the commands say: run 'go generate ./cmd/wherry'")
+		t.Errorf("%s is not up to date: run 'go generate ./cmd/wherry'", what)
 	}
 }
 
