@@ -37,7 +37,7 @@ func writeProgramHelp(b *bytes.Buffer, app *cli.App) {
 		}
 	}
 	writeCommandList(b, "Commands", single)
-	writeCommandList(b, "Docker's long forms", grouped)
+	writeCommandList(b, "Management Commands", grouped)
 	writeFlags(b, "Global Options", app.Flags)
 	fmt.Fprintf(b, "\nRun '%s COMMAND --help' for more information on a command.\n", app.Name)
 }
@@ -103,9 +103,13 @@ func writeCommandList(b *bytes.Buffer, title string, list []*cli.Command) {
 	if len(list) == 0 {
 		return
 	}
+	widest := 0
+	for _, c := range list {
+		widest = max(widest, len(c.Name))
+	}
 	fmt.Fprintf(b, "\n%s:\n", title)
 	for _, c := range list {
-		fmt.Fprintf(b, "  %-10s  %s\n", c.Name, c.Usage)
+		fmt.Fprintf(b, "  %-*s   %s\n", widest, c.Name, c.Usage)
 	}
 }
 

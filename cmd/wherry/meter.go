@@ -2,16 +2,18 @@ package main
 
 import (
 	"io"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 )
 
 // meter shows on a terminal, and only there, how much of one stream was read.
 type meter struct {
-	env  *env
-	bars *mpb.Progress // nil: nothing is shown
-	bar  *mpb.Bar
+	env   *env
+	bars  *barDisplay // nil: nothing is shown
+	bar   *mpb.Bar
+	speed speedometer
+	read  int64
 }
 
 // newMeter begins one; size at most 0 means that nobody knows it.
@@ -20,16 +22,9 @@ func newMeter(e *env, size int64) *meter {
 	if !e.StderrTTY {
 		return m
 	}
-	m.bars = mpb.New(mpb.WithOutput(e.Stderr), mpb.WithWidth(barWidth))
-	e.sayThrough(m.bars)
-	count := func(s decor.Statistics) string {
-		if s.Total <= 0 {
-			return " " + humanSize(s.Current)
-		}
-		return " " + humanSize(s.Current) + "/" + humanSize(s.Total)
-	}
-	m.bar = m.bars.New(size, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.PrependDecorators(decor.Name("Importing ")), mpb.AppendDecorators(decor.Any(count)))
+	m.bars = newBarDisplay(e.Stderr)
+	e.sayThrough(m.bars.bars)
+	m.bar = m.bars.add("Importing", size, 0, 0, &m.speed)
 	return m
 }
 
@@ -39,16 +34,18 @@ func (m *meter) reader(r io.Reader) io.Reader {
 	}
 	return readerFunc(func(b []byte) (int, error) {
 		n, err := r.Read(b)
-		m.bar.IncrBy(n)
+		m.read += int64(n)
+		m.speed.add(time.Now(), m.read)
+		m.bar.SetCurrent(m.read)
 		return n, err
 	})
 }
 
+// close takes the bar away.
 func (m *meter) close() {
 	if m.bars == nil {
 		return
 	}
-	m.bar.Abort(false) // does nothing to a full one
-	m.bars.Wait()
-	m.env.sayThrough(m.env.Stderr)
+	m.bar.Abort(true) // does nothing to a full one, which is gone already
+	m.bars.close(func() { m.env.sayThrough(m.env.Stderr) })
 }

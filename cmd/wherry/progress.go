@@ -173,14 +173,21 @@ func (p *progress) close() {
 	bars.close(func() { p.env.sayThrough(p.env.Stderr) })
 }
 
+// countText is how much there is of a size that may not be known.
 func countText(written, size int64) string {
+	if size <= 0 {
+		return units.HumanSizeWithPrecision(float64(written), 3)
+	}
 	return units.HumanSizeWithPrecision(float64(written), 3) + "/" + humanSize(size)
 }
 
 // barText is the part of a bar on its right: bytes and speed, as far as there is room.
 func barText(s decor.Statistics, speed float64) string {
 	full := fmt.Sprintf(" %-15s", countText(s.Current, s.Total))
-	percent := fmt.Sprintf(" %3d%%", s.Current*100/max(s.Total, 1))
+	percent := ""
+	if s.Total > 0 {
+		percent = fmt.Sprintf(" %3d%%", s.Current*100/s.Total)
+	}
 	fast := ""
 	if speed > 0 {
 		fast = units.HumanSizeWithPrecision(speed, 3) + "/s"

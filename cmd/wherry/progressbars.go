@@ -47,6 +47,7 @@ func (d *barDisplay) add(label string, size, written, resumed int64, m *speedome
 	bar := d.bars.New(size, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]").Refiller("+"),
 		mpb.PrependDecorators(decor.Name(label, decor.WC{W: 27, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string { return barText(s, m.speed(time.Now())) })),
+		mpb.BarRemoveOnComplete(),
 	)
 	bar.SetCurrent(written)
 	bar.SetRefill(resumed)
