@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -78,7 +80,7 @@ func runCheck(ctx context.Context, e *env, o checkOptions) error {
 	}
 	if broken := report.Broken(); len(broken) > 0 {
 		// What was asked for as data, and what was done, is told all the same.
-		return errors.Join(withHint(brokenError(broken), "%s", mendingCommand(o, broken)), e.flush())
+		return errors.Join(withHint(brokenError(broken), "%s", mendingCommand(o, store.Dir(), broken)), e.flush())
 	}
 	if o.Format == "" && !o.Quiet {
 		fmt.Fprintf(&e.Out, "%s, %s (%s): all whole\n",
@@ -192,6 +194,7 @@ func problemLine(p layout.Problem) string {
 	_, missing := errors.AsType[*layout.MissingError](p.Err)
 	_, named := errors.AsType[*layout.InvalidError](p.Err)
 	wrong, differs := errors.AsType[*layout.DigestError](p.Err)
+	system, refused := errors.AsType[*fs.PathError](p.Err)
 	switch {
 	case p.Err == nil || missing:
 	case named:
@@ -200,6 +203,8 @@ func problemLine(p layout.Problem) string {
 		what += fmt.Sprintf(": it has %d bytes instead of %d", wrong.Bytes, wrong.Size)
 	case differs:
 		what += ": its digest is " + wrong.Got.String()
+	case refused:
+		what += ": " + system.Err.Error()
 	default:
 		what += ": " + p.Err.Error()
 	}
@@ -242,10 +247,10 @@ func brokenError(broken []layout.Problem) error {
 }
 
 // mendingCommand is what to type next.
-func mendingCommand(o checkOptions, broken []layout.Problem) string {
+func mendingCommand(o checkOptions, dir string, broken []layout.Problem) string {
 	for _, p := range broken {
 		if p.Kind == layout.Unreadable && p.Path != "" {
-			return "chmod -R u+rX " + p.Path
+			return "chmod -R u+rX " + filepath.Join(dir, filepath.FromSlash(p.Path))
 		}
 	}
 	first := broken[0]
