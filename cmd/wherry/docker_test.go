@@ -58,10 +58,6 @@ buildx version:
 const dockerMissing = `
 image ls: --tree
 images: --tree
-image pull: --disable-content-trust
-image push: --disable-content-trust
-pull: --disable-content-trust
-push: --disable-content-trust
 buildx bake
 buildx du
 buildx prune

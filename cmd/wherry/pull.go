@@ -28,6 +28,7 @@ func newPullCommand(e *env) *cli.Command {
 		ArgsUsage: "NAME[:TAG|@DIGEST]",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all-tags", Aliases: []string{"a"}, Usage: "Download all tagged images in the repository"},
+			contentTrustFlag(),
 			&cli.StringSliceFlag{Name: "platform", Usage: "Keep these platforms of a multi-platform image, \"all\" for every one\n" +
 				"(default: this machine's, or DOCKER_DEFAULT_PLATFORM)"},
 			quietFlag("Suppress verbose output"),
@@ -37,6 +38,7 @@ func newPullCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
+			e.sayContentTrust(c)
 			return runPull(c.Context, e, pullOptions{
 				Ref: args[0], AllTags: c.Bool("all-tags"), Quiet: c.Bool("quiet"), Platforms: c.StringSlice("platform"),
 			})

@@ -28,6 +28,7 @@ func newPushCommand(e *env) *cli.Command {
 		ArgsUsage: "NAME[:TAG]",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all-tags", Aliases: []string{"a"}, Usage: "Push all tags of an image to the repository"},
+			contentTrustFlag(),
 			&cli.StringFlag{Name: "platform", Usage: "Push the manifest of this platform alone, without the index it is in\n" +
 				"(as \"os[/arch[/variant]]\")"},
 			quietFlag("Suppress verbose output"),
@@ -37,6 +38,7 @@ func newPushCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
+			e.sayContentTrust(c)
 			return runPush(c.Context, e, pushOptions{
 				Ref: args[0], AllTags: c.Bool("all-tags"), Quiet: c.Bool("quiet"), Platform: c.String("platform"),
 			})
