@@ -53,6 +53,7 @@ type Request struct {
 	Attest      map[string]string // attestations: "provenance" or "sbom", and their attributes as CSV
 	CacheFrom   []Cache
 	CacheTo     []Cache
+	CacheSize   int64    // bytes that the build cache may have; 0: as much as leaves a tenth of the disk, at most 20 GB, free
 	Outputs     []Output // none: the image store
 
 	Keychain authn.Keychain       // credentials for FROM; nil: anonymous

@@ -116,13 +116,13 @@ func join(ctx context.Context, dir string) (*connection, error) {
 
 // close ends the connection. The engine of this process first waits for those who
 // joined it.
-func (c *connection) close(ctx context.Context, notice func(string)) error {
-	err := c.client.Close()
+func (c *connection) close(ctx context.Context, o engine.Options) error {
 	if c.own == nil {
-		return err
+		return c.client.Close()
 	}
-	c.own.joiners.wait(notice)
-	return errors.Join(err, c.own.Close(ctx), c.own.lock.Unlock())
+	c.own.joiners.wait(o.Notice)
+	err := c.bound(context.WithoutCancel(ctx), o)
+	return errors.Join(err, c.client.Close(), c.own.Close(ctx), c.own.lock.Unlock())
 }
 
 // joiners is a listener that knows how many of its connections are open.

@@ -85,7 +85,7 @@ var errEngineGone = errors.New("the build engine of another process has ended")
 func engineOptions(store Store, stateDir string, r Request) (engine.Options, error) {
 	mapping := userns.Current()
 	o := engine.Options{
-		Dir: stateFolder(stateDir, mapping), Store: store, Hosts: r.Hosts, Runtime: r.Runtime,
+		Dir: stateFolder(stateDir, mapping), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, CacheSize: r.CacheSize,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
 	}
 	if !o.UserNS {
@@ -101,23 +101,30 @@ func engineOptions(store Store, stateDir string, r Request) (engine.Options, err
 	return o, nil
 }
 
-func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request, do job) (err error) {
+func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request, do job) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	return withClient(ctx, o, func(c *client.Client, own bool) error {
+		opt, err := solveOpt(src, r, fail)
+		if err != nil {
+			return err
+		}
+		err = do(ctx, c, opt)
+		if err != nil && !own && engineGone(err) {
+			return errEngineGone
+		}
+		return err
+	})
+}
+
+// withClient has use work with an engine, of this process or, if own is false, of another.
+func withClient(ctx context.Context, o engine.Options, use func(c *client.Client, own bool) error) (err error) {
 	conn, err := connect(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.close(ctx, r.Notice)) }()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	opt, err := solveOpt(src, r, fail)
-	if err != nil {
-		return err
-	}
-	err = do(ctx, conn.client, opt)
-	if err != nil && conn.own == nil && engineGone(err) {
-		return errEngineGone
-	}
-	return err
+	defer func() { err = errors.Join(err, conn.close(ctx, o)) }()
+	return use(conn.client, conn.own != nil)
 }
 
 // solve runs a build and its display side by side.

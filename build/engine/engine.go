@@ -66,14 +66,15 @@ type Store interface {
 // Options say what to assemble. Dir and Store have to be on one file system for
 // blobs to be shared instead of copied.
 type Options struct {
-	Dir      string               // state folder; created with mode 0700
-	Store    Store                // required
-	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
-	Runtime  string               // path of a runc-like binary; empty: wherry's own executor
-	UserNS   bool                 // this process is root of a user namespace only
-	SingleID bool                 // ... in which one id is mapped
-	HostPID  bool                 // /proc can't be mounted anew: steps share the outer pid namespace
-	Notice   func(string)
+	Dir       string               // state folder; created with mode 0700
+	Store     Store                // required
+	Hosts     docker.RegistryHosts // how registries are reached; nil: each by its own name
+	Runtime   string               // path of a runc-like binary; empty: wherry's own executor
+	UserNS    bool                 // this process is root of a user namespace only
+	SingleID  bool                 // ... in which one id is mapped
+	CacheSize int64                // bytes that the build cache may have; 0: as much as leaves a tenth of the disk free
+	HostPID   bool                 // /proc can't be mounted anew: steps share the outer pid namespace
+	Notice    func(string)
 }
 
 // Engine is a BuildKit solver in this process.
@@ -209,12 +210,15 @@ func (e *Engine) Serve(l net.Listener) {
 	_ = e.server.Serve(l) // returns when Close stops the server
 }
 
+// Grown reports whether the build cache has got more since the engine was opened.
+func (e *Engine) Grown() bool { return e.state.grown.Load() }
+
 // Close ends the engine after all that is running has ended, and makes the state
 // safe against a power failure.
 func (e *Engine) Close(ctx context.Context) error {
 	e.server.GracefulStop()
 	var err error
-	if e.state.grown.Load() {
+	if e.Grown() {
 		// A failed step's snapshot is only let go of; on a full disk its space is what the next build needs.
 		err = e.worker.GarbageCollect(context.WithoutCancel(ctx))
 	}

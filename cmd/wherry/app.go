@@ -59,8 +59,8 @@ func groups(e *env) []*cli.Command {
 			newTagCommand(e),
 		),
 		group("system", "Manage the store", newDfCommand(e)),
-		group("builder", "Manage builds", newBuildCommand(e)),
-		group("buildx", "Build with BuildKit", newBuildCommand(e)),
+		group("builder", "Manage builds", builderCommands(e)...),
+		group("buildx", "Build with BuildKit", append(builderCommands(e), buildxVersionCommand(e))...),
 	}
 }
 

@@ -48,33 +48,41 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 		return err
 	}
 	defer notes.say(e)
-	dir, err := e.storeDir()
+	store, state, err := e.enterBuild(req.Notice)
 	if err != nil {
 		return err
-	}
-	// The run of this program that Enter starts is root to itself, but its store is this user's.
-	if err := os.Setenv("WHERRY_STORE", dir); err != nil {
-		return err
-	}
-	code, entered, err := build.Enter(req.Notice)
-	if err != nil {
-		return err
-	}
-	if entered {
-		return exitWith(code)
 	}
 	for _, name := range o.NoEffect {
 		e.say("note: --%s has no effect", name)
 	}
-	store, err := e.openStore()
-	if err != nil {
-		return err
-	}
-	b := builder{env: e, store: buildStore{store}, state: filepath.Join(dir, buildStateName), request: req}
+	b := builder{env: e, store: store, state: state, request: req}
 	if o.Call != callBuild {
 		return b.ask(ctx, o.Call)
 	}
 	return b.build(ctx, o)
+}
+
+// enterBuild goes where this process may mount, and returns the image store and the folder
+// of the build cache. Where another run of this program has done the whole work, the
+// error is its exit code.
+func (e *env) enterBuild(notice func(string)) (store buildStore, state string, err error) {
+	dir, err := e.storeDir()
+	if err != nil {
+		return buildStore{}, "", err
+	}
+	// The run of this program that Enter starts is root to itself, but its store is this user's.
+	if err := os.Setenv("WHERRY_STORE", dir); err != nil {
+		return buildStore{}, "", err
+	}
+	code, entered, err := build.Enter(notice)
+	if err != nil {
+		return buildStore{}, "", err
+	}
+	if entered {
+		return buildStore{}, "", exitWith(code)
+	}
+	images, err := e.openStore()
+	return buildStore{images}, filepath.Join(dir, buildStateName), err
 }
 
 // buildStore is the image store in the words of package build.

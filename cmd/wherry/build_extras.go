@@ -7,18 +7,24 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
 	"github.com/tonistiigi/go-csvvalue"
 
 	"github.com/wherry-oci/wherry/build"
 )
 
 // readCaches reads --cache-from and --cache-to. A name alone is that of an image in a registry.
-func readCaches(_ *env, o buildOptions, req *build.Request) (err error) {
+func readCaches(e *env, o buildOptions, req *build.Request) (err error) {
 	if req.CacheFrom, err = buildCaches(o.CacheFrom); err != nil {
 		return err
 	}
 	if req.CacheTo, err = buildCaches(o.CacheTo); err != nil {
 		return err
+	}
+	if size := firstOf(o.CacheSize, e.Getenv("WHERRY_CACHE_SIZE")); size != "" {
+		if req.CacheSize, err = units.RAMInBytes(size); err != nil || req.CacheSize <= 0 {
+			return buildUsage("invalid --cache-size %q: want a size, as 20gb", size)
+		}
 	}
 	if inline, err := strconv.ParseBool(req.BuildArgs["BUILDKIT_INLINE_CACHE"]); err == nil && inline {
 		req.CacheTo = append(req.CacheTo, build.Cache{Type: "inline"})

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -30,6 +29,7 @@ type buildOptions struct {
 	Outputs       []string
 	CacheFrom     []string
 	CacheTo       []string
+	CacheSize     string
 	Secrets       []string
 	SSH           []string
 	AddHosts      []string
@@ -55,9 +55,7 @@ type buildOptions struct {
 
 // buildFlags are in the order of the help, which is that of their names.
 func buildFlags() []cli.Flag {
-	flags := slices.Concat(sourceFlags(), resultFlags(), stepFlags(), displayFlags(), legacyBuildFlags())
-	slices.SortFunc(flags, func(a, b cli.Flag) int { return strings.Compare(a.Names()[0], b.Names()[0]) })
-	return flags
+	return byName(slices.Concat(sourceFlags(), resultFlags(), stepFlags(), displayFlags(), legacyBuildFlags()))
 }
 
 // sourceFlags say what is built.
@@ -67,6 +65,8 @@ func sourceFlags() []cli.Flag {
 		list("build-context", "Additional build contexts (as \"name=path\"; the path may be\n"+
 			"docker-image://NAME, oci-layout://PATH:TAG, a git repository or a URL)"),
 		list("cache-from", "External cache sources (as \"user/app:cache\", \"type=local,src=path/to/dir\")"),
+		&cli.StringFlag{Name: "cache-size", Usage: "Let go of what was not used for long in a cache larger than this (WHERRY_CACHE_SIZE)\n" +
+			"(default: what leaves a tenth of the disk free)"},
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "Name of the Dockerfile (default: \"PATH/Dockerfile\")"},
 		&cli.BoolFlag{Name: "no-cache", Usage: "Do not use cache when building the image"},
 		list("no-cache-filter", "Do not cache specified stages"),
@@ -182,7 +182,8 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		Annotations: c.StringSlice("annotation"), Target: c.String("target"), Platforms: c.StringSlice("platform"),
 		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"), Push: c.Bool("push"),
 		Outputs: c.StringSlice("output"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
-		Secrets: c.StringSlice("secret"), SSH: c.StringSlice("ssh"), AddHosts: c.StringSlice("add-host"),
+		CacheSize: c.String("cache-size"),
+		Secrets:   c.StringSlice("secret"), SSH: c.StringSlice("ssh"), AddHosts: c.StringSlice("add-host"),
 		Network: c.String("network"), ShmSize: c.String("shm-size"), Ulimits: c.StringSlice("ulimit"),
 		CgroupParent: c.String("cgroup-parent"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),

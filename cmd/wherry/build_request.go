@@ -47,8 +47,8 @@ func buildUsage(format string, args ...any) error {
 }
 
 func readDisplay(_ *env, o buildOptions, req *build.Request) error {
-	if o.Builder != "" && o.Builder != "default" {
-		return fmt.Errorf("no builder %q: there is only \"default\", which is this process", o.Builder)
+	if err := onlyDefault(o.Builder); err != nil {
+		return err
 	}
 	if len(o.Policies) > 0 {
 		return errors.New("--policy is not supported: source policies need an interpreter that is not linked in")

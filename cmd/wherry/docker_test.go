@@ -59,11 +59,8 @@ const dockerMissing = `
 image ls: --tree
 images: --tree
 buildx bake
-buildx du
-buildx prune
 buildx imagetools create
 buildx imagetools inspect
-buildx version
 `
 
 // dockerOther is where the kind of a value differs on purpose: what docker takes

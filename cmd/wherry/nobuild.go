@@ -24,6 +24,9 @@ func newBuildCommand(*env) *cli.Command {
 	}
 }
 
+// builderCommands are those of docker builder; of a cache there is none here.
+func builderCommands(e *env) []*cli.Command { return []*cli.Command{newBuildCommand(e)} }
+
 // hintForBuild is the command that helps where a build failed: there is no build here.
 func hintForBuild(error) string { return "" }
 
