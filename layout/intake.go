@@ -171,6 +171,9 @@ func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func
 		if err := ctx.Err(); err != nil {
 			return true, err
 		}
+		if g.n%writebackStep == 0 {
+			readAhead(g.file, g.n, 2*writebackStep)
+		}
 		n, err := g.file.ReadAt(buf[:min(bufferSize, size-g.n)], g.n)
 		if err != nil {
 			return true, err
@@ -205,10 +208,7 @@ func (g *ingest) copyFrom(r io.Reader, size int64, told func(int64)) error {
 func (g *ingest) put(p []byte) (int, error) {
 	n, err := g.file.Write(p)
 	g.n += int64(n)
-	if g.n-g.started >= writebackStep {
-		startWriteback(g.file, g.started, g.n-g.started)
-		g.started = g.n
-	}
+	g.started = writeback(g.file, g.started, g.n)
 	return n, err
 }
 

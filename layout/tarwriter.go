@@ -150,9 +150,8 @@ func (t *tarWriter) copy(f *os.File, n int64) {
 
 // writeback has the disk begin with what was written.
 func (t *tarWriter) writeback() {
-	if t.file != nil && t.n-t.begun >= writebackStep {
-		startWriteback(t.file, t.start+t.begun, t.n-t.begun)
-		t.begun = t.n
+	if t.file != nil {
+		t.begun = writeback(t.file, t.start+t.begun, t.start+t.n) - t.start
 	}
 }
 
