@@ -90,19 +90,15 @@ func (s *Store) Draft(ctx context.Context, name string) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := s.readIndexFile()
+	entries, err := s.readIndex()
 	if err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(raw)
-	if err != nil {
-		return nil, err
-	}
-	e := x.draft(full)
-	if e == nil {
+	i := slices.IndexFunc(entries, func(e listed) bool { return e.Annotations.Draft == full })
+	if i < 0 {
 		return nil, &NotFoundError{Ref: full}
 	}
-	return s.readDraft(ctx, full, e)
+	return s.readDraft(ctx, full, &entries[i])
 }
 
 // EditDraft has edit change the members of the draft called name, which is new
@@ -122,7 +118,9 @@ func (s *Store) EditDraft(ctx context.Context, name string, edit func(*Draft) er
 	var d *Draft
 	err = s.edit(ctx, func(x *index) (changed bool, err error) {
 		e := x.draft(full)
-		if d, err = s.readDraft(ctx, full, e); err != nil {
+		if e == nil {
+			d = &Draft{store: s, name: full}
+		} else if d, err = s.readDraft(ctx, full, e.listing()); err != nil {
 			return false, err
 		}
 		if err = edit(d); err != nil {
@@ -182,24 +180,18 @@ func (x *index) draft(name string) *entry {
 	return x.entries[i]
 }
 
-// readDraft is the draft that e is, or a new one where e is nil.
-func (s *Store) readDraft(ctx context.Context, name string, e *entry) (*Draft, error) {
-	d := &Draft{store: s, name: name}
-	if e == nil {
-		return d, nil
-	}
+// readDraft is the draft that e is.
+func (s *Store) readDraft(ctx context.Context, name string, e *listed) (*Draft, error) {
 	what := "manifest list " + name
-	var desc descriptor
+	digest, err := v1.NewHash(e.Digest)
 	var kept []keptMember
-	err := json.Unmarshal(e.raw, &desc)
 	if err == nil {
-		err = json.Unmarshal([]byte(e.known.Members), &kept)
+		err = json.Unmarshal([]byte(e.Annotations.Members), &kept)
 	}
 	if err != nil {
 		return nil, &InvalidError{What: what, Reason: "not as wherry writes it", Err: err}
 	}
-	d.desc = desc.as()
-	d.desc.Annotations = nil
+	d := &Draft{store: s, name: name, desc: v1.Descriptor{MediaType: e.MediaType, Size: e.Size, Digest: digest}}
 	doc, err := readDocument(ctx, s.read, d.desc)
 	if err != nil {
 		return nil, err

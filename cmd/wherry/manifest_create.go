@@ -61,13 +61,9 @@ func runManifestCreate(ctx context.Context, e *env, o manifestCreateOptions) err
 		return err
 	}
 	finder := memberFinder{env: e, store: store, client: client}
-	var groups [][]layout.Member
-	for _, typed := range o.Images {
-		found, err := finder.find(ctx, typed)
-		if err != nil {
-			return concerning("manifest create", typed, err)
-		}
-		groups = append(groups, found)
+	groups, err := finder.findAll(ctx, o.Images)
+	if err != nil {
+		return err
 	}
 	_, err = store.EditDraft(ctx, list.String(), func(d *layout.Draft) error {
 		if !d.IsNew() && !o.Amend {

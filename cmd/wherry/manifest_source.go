@@ -8,11 +8,15 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wherry-oci/wherry/layout"
 	"github.com/wherry-oci/wherry/platform"
 	"github.com/wherry-oci/wherry/registry"
 )
+
+// atOnce is how many images of a list are asked for at the same time.
+const atOnce = 8
 
 // memberFinder finds what goes into a manifest list: as docker does in the
 // registries, and else in the store.
@@ -20,6 +24,20 @@ type memberFinder struct {
 	env    *env
 	store  *layout.Store
 	client *registry.Client
+}
+
+// findAll asks for several images at once. The members are in their order.
+func (f *memberFinder) findAll(ctx context.Context, typed []string) ([][]layout.Member, error) {
+	groups := make([][]layout.Member, len(typed))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for i, image := range typed {
+		g.Go(func() (err error) {
+			groups[i], err = f.find(ctx, image)
+			return concerning("manifest create", image, err)
+		})
+	}
+	return groups, g.Wait()
 }
 
 func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member, error) {
