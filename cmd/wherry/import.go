@@ -171,4 +171,3 @@ func importedFrom(source string) string {
 	}
 	return "-"
 }
-
