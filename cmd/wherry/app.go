@@ -134,6 +134,7 @@ func run(ctx context.Context, e *env, args []string) int {
 		err = writeHelp(&e.Out, app, line.path)
 	default:
 		err = app.RunContext(ctx, line.argv)
+		e.sayIdle(err)
 	}
 	if err == nil {
 		err = e.flush()

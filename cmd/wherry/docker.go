@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,9 +14,7 @@ import (
 // taken, with a word that they do nothing here; one that names an engine
 // elsewhere is refused, because the images would not be where the script expects them.
 func dockerGlobals(e *env) []cli.Flag {
-	noEffect := func(name string) {
-		e.say("note: --%s has no effect: there is no engine to talk to", name)
-	}
+	noEffect := func(name string) { e.Idle = append(e.Idle, name) }
 	ignoredBool := func(name, short string) cli.Flag {
 		return &cli.BoolFlag{Name: name, Aliases: aliases(short), Hidden: true, Usage: "Has no effect", Action: func(*cli.Context, bool) error {
 			noEffect(name)
@@ -53,6 +52,17 @@ func dockerGlobals(e *env) []cli.Flag {
 		ignored("tlscert", ""),
 		ignored("tlskey", ""),
 		ignoredBool("tlsverify", ""),
+	}
+}
+
+// sayIdle tells of the options that did nothing. A process that only started the
+// one that ran the command (exitWith) leaves it to that one.
+func (e *env) sayIdle(err error) {
+	if _, ran := errors.AsType[exitWith](err); ran {
+		return
+	}
+	for _, name := range e.Idle {
+		e.say("note: --%s has no effect: there is no engine to talk to", name)
 	}
 }
 

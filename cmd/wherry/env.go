@@ -33,8 +33,9 @@ type env struct {
 	KeepTerminal                   func() (restore func()) // remembers how the terminal is set
 	Getenv                         func(string) string
 
-	StoreDir  string // --store; empty: the default
-	ConfigDir string // --config; empty: the default
+	StoreDir  string   // --store; empty: the default
+	ConfigDir string   // --config; empty: the default
+	Idle      []string // docker's global options that were given and do nothing here
 
 	mu  sync.Mutex
 	out io.Writer // where say writes; nil: Stderr
