@@ -51,7 +51,7 @@ func runLoad(ctx context.Context, e *env, o loadOptions) error {
 			return err
 		}
 		defer f.Close()
-		input = f
+		input = untilInterrupted(ctx, f)
 	} else if e.StdinTTY {
 		return withHint(errors.New("stdin is a terminal, not an archive"), "%s load -i FILE.tar", program)
 	}

@@ -6,10 +6,13 @@ import (
 	"os"
 )
 
-// stdin is standard input as long as nobody interrupts: the read of a pipe whose
+// stdin is standard input as long as nobody interrupts.
+func (e *env) stdin(ctx context.Context) io.Reader { return untilInterrupted(ctx, e.Stdin) }
+
+// untilInterrupted is r as long as nobody interrupts: the read of a pipe whose
 // other end is silent would never return.
-func (e *env) stdin(ctx context.Context) io.Reader {
-	if f, ok := e.Stdin.(*os.File); ok {
+func untilInterrupted(ctx context.Context, r io.Reader) io.Reader {
+	if f, ok := r.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 			return f // never waits, and an archive of gigabytes is not copied once more
 		}
@@ -17,7 +20,7 @@ func (e *env) stdin(ctx context.Context) io.Reader {
 	return readerFunc(func(b []byte) (int, error) {
 		// What the read may still bring after the interruption must not get into b.
 		own := make([]byte, min(len(b), 64<<10))
-		n, err := orInterrupted(ctx, func() (int, error) { return e.Stdin.Read(own) })
+		n, err := orInterrupted(ctx, func() (int, error) { return r.Read(own) })
 		return copy(b, own[:n]), err
 	})
 }
