@@ -3,7 +3,9 @@ package layout
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -194,25 +196,68 @@ func (i *Image) config(ctx context.Context) (*v1.ConfigFile, error) {
 
 // Platforms returns the images below an index, or the one image of a manifest,
 // in the index's order and without attestations.
-func (i *Image) Platforms() ([]PlatformInfo, error) {
-	ctx := context.Background()
-	found, err := leaves(ctx, i.store.read, i.desc, true)
+func (i *Image) Platforms() ([]PlatformInfo, error) { return i.platforms(context.Background()) }
+
+func (i *Image) platforms(ctx context.Context) ([]PlatformInfo, error) {
+	t, err := walk(ctx, i.desc, walker{read: i.store.read, sparse: true})
 	if err != nil {
 		return nil, err
 	}
+	found, err := t.leaves(ctx, i.store.read, true)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // no config: the platform is not known
+		return nil, err
+	}
+	docs := make(map[v1.Hash]*document, len(t.docs))
+	for _, doc := range t.docs {
+		docs[doc.desc.Digest] = doc
+	}
 	infos := make([]PlatformInfo, len(found))
 	for n, d := range found {
-		infos[n] = PlatformInfo{Descriptor: d}
-		if d.Platform != nil {
-			infos[n].Platform = platform.Normalize(*d.Platform)
-		}
-		size, present, err := i.store.weigh(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		infos[n].Size, infos[n].Present = size, present
+		infos[n] = i.store.platformInfo(d, docs[d.Digest])
 	}
 	return infos, nil
+}
+
+// platformInfo looks at what the store has of the manifest doc, which is nil if
+// the store does not have it.
+func (s *Store) platformInfo(d v1.Descriptor, doc *document) PlatformInfo {
+	info := PlatformInfo{Descriptor: d}
+	if d.Platform != nil {
+		info.Platform = platform.Normalize(*d.Platform)
+	}
+	if doc == nil {
+		return info
+	}
+	info.Size, info.Present = d.Size, true
+	seen := map[v1.Hash]bool{}
+	for _, b := range doc.all() {
+		switch {
+		case seen[b.Digest]:
+		case s.has(b):
+			info.Size += b.Size
+		default:
+			info.Present = false
+		}
+		seen[b.Digest] = true
+	}
+	return info
+}
+
+// Platforms are those of one image, or why they can't be read.
+type Platforms struct {
+	Platforms []PlatformInfo
+	Err       error
+}
+
+// PlatformsOf is [Image.Platforms] of many, in their order, read on all
+// processors. The error is ctx's.
+func (s *Store) PlatformsOf(ctx context.Context, images []*Image) ([]Platforms, error) {
+	all := make([]Platforms, len(images))
+	err := each(ctx, len(images), func(ctx context.Context, i int) error {
+		all[i].Platforms, all[i].Err = images[i].platforms(ctx)
+		return nil
+	})
+	return all, err
 }
 
 // PlatformInfo is one image below an index.

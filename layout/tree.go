@@ -260,11 +260,19 @@ func readDocument(ctx context.Context, read reader, d v1.Descriptor) (*document,
 // known there either stays nil.
 func leaves(ctx context.Context, read reader, root v1.Descriptor, sparse bool) ([]v1.Descriptor, error) {
 	t, err := walk(ctx, root, walker{read: read, sparse: sparse, keep: map[v1.Hash]bool{}})
-	if err != nil || len(t.docs) == 0 {
+	if err != nil {
 		return nil, err
 	}
+	return t.leaves(ctx, read, sparse)
+}
+
+// leaves are those of the tree's root. What the tree has read is not read again.
+func (t *tree) leaves(ctx context.Context, read reader, sparse bool) ([]v1.Descriptor, error) {
+	if len(t.docs) == 0 {
+		return nil, nil
+	}
 	if doc := t.docs[0]; !doc.isIndex() {
-		leaf, err := withPlatform(ctx, read, doc.desc)
+		leaf, err := withPlatformOf(ctx, read, doc)
 		return []v1.Descriptor{leaf}, err
 	}
 	var found []v1.Descriptor
@@ -290,8 +298,19 @@ func withPlatform(ctx context.Context, read reader, d v1.Descriptor) (v1.Descrip
 		return d, nil
 	}
 	doc, err := readDocument(ctx, read, d)
-	if err != nil || doc.config == nil || !doc.config.MediaType.IsConfig() {
+	if err != nil {
 		return d, err
+	}
+	leaf, err := withPlatformOf(ctx, read, doc)
+	d.Platform = leaf.Platform
+	return d, err
+}
+
+// withPlatformOf is withPlatform of a manifest that was read.
+func withPlatformOf(ctx context.Context, read reader, doc *document) (v1.Descriptor, error) {
+	d := doc.desc
+	if d.Platform != nil || doc.config == nil || !doc.config.MediaType.IsConfig() {
+		return d, nil
 	}
 	raw, err := read(ctx, *doc.config, maxConfig)
 	if err != nil {

@@ -27,8 +27,10 @@ type env struct {
 	Stdout io.Writer    // for archives; all else is written to Out
 	Out    bytes.Buffer // what goes to stdout once the command has succeeded
 	Stderr io.Writer
+	Styled bool // Out has colours, and nothing that others wrote but through printable
 
 	StdinTTY, StdoutTTY, StderrTTY bool
+	Width                          func() int              // columns of the terminal that is stdout
 	ReadPassword                   func() ([]byte, error)  // from the terminal, without echo
 	KeepTerminal                   func() (restore func()) // remembers how the terminal is set
 	Getenv                         func(string) string
@@ -50,6 +52,7 @@ func newEnv() *env {
 		StdinTTY:     term.IsTerminal(int(os.Stdin.Fd())),
 		StdoutTTY:    term.IsTerminal(int(os.Stdout.Fd())),
 		StderrTTY:    term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb", // no bars where nothing can be drawn
+		Width:        stdoutWidth,
 		ReadPassword: func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
 		KeepTerminal: func() func() {
 			fd := int(os.Stdin.Fd())
@@ -61,6 +64,12 @@ func newEnv() *env {
 		},
 		Getenv: os.Getenv,
 	}
+}
+
+// stdoutWidth is 0 where nobody knows.
+func stdoutWidth() int {
+	width, _, _ := term.GetSize(int(os.Stdout.Fd()))
+	return width
 }
 
 // say tells the person something on stderr, above the progress bars.
@@ -84,7 +93,7 @@ func (e *env) sayThrough(w io.Writer) {
 // flush writes Out to stdout.
 func (e *env) flush() error {
 	text := e.Out.Bytes()
-	if e.StdoutTTY {
+	if e.StdoutTTY && !e.Styled {
 		text = harmless(text)
 	}
 	if _, err := e.Stdout.Write(text); err != nil {
@@ -92,6 +101,20 @@ func (e *env) flush() error {
 	}
 	e.Out.Reset()
 	return nil
+}
+
+// columns is how long a line on stdout may be, 0 for as long as it likes.
+func (e *env) columns() int {
+	if !e.StdoutTTY || e.Width == nil {
+		return 0
+	}
+	return e.Width()
+}
+
+// colours says whether stdout may have them: a terminal, unless its user wants none
+// (no-color.org).
+func (e *env) colours() bool {
+	return e.StdoutTTY && e.Getenv("NO_COLOR") == "" && e.Getenv("TERM") != "dumb"
 }
 
 // storeDir is where the images are: --store, WHERRY_STORE, or root's or the

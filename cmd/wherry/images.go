@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ type imagesOptions struct {
 	Digests bool
 	NoTrunc bool
 	Quiet   bool
+	Tree    bool
 	Format  string
 	Filters []string
 }
@@ -37,18 +39,38 @@ func newImagesCommand(e *env) *cli.Command {
 			formatFlag(),
 			&cli.BoolFlag{Name: "no-trunc", Usage: "Don't truncate output"},
 			quietFlag("Only show image IDs"),
+			&cli.BoolFlag{Name: "tree", Usage: "List the platforms below each image; EXTRA says which ones are present"},
 		},
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, 0, 1)
 			if err != nil {
 				return err
 			}
-			return runImages(c.Context, e, imagesOptions{
+			o := imagesOptions{
 				Match: firstOf(args...), All: c.Bool("all"), Digests: c.Bool("digests"), NoTrunc: c.Bool("no-trunc"),
-				Quiet: c.Bool("quiet"), Format: c.String("format"), Filters: c.StringSlice("filter"),
-			})
+				Quiet: c.Bool("quiet"), Tree: c.Bool("tree"), Format: c.String("format"), Filters: c.StringSlice("filter"),
+			}
+			if flag := o.noTree(); o.Tree && flag != "" {
+				return &usageError{command: commandPath(c), err: fmt.Errorf("--%s is not supported with --tree", flag)}
+			}
+			return runImages(c.Context, e, o)
 		},
 	}
+}
+
+// noTree is a flag that was given and means nothing to a tree, as in docker.
+func (o imagesOptions) noTree() string {
+	switch {
+	case o.Quiet:
+		return "quiet"
+	case o.NoTrunc:
+		return "no-trunc"
+	case o.Digests:
+		return "digests"
+	case o.Format != "":
+		return "format"
+	}
+	return ""
 }
 
 // imageRow is a line of images. Its fields are those of docker's templates, in
@@ -83,6 +105,12 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 	if err != nil {
 		return err
 	}
+	if len(images) == 0 {
+		e.sayMistaken(o.Match)
+	}
+	if o.Tree {
+		return runTree(ctx, e, store, images)
+	}
 	newestFirst(images)
 	now := time.Now()
 	rows := make([]imageRow, len(images))
@@ -90,6 +118,13 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 		rows[i] = newImageRow(img, now, o.NoTrunc)
 	}
 	return writeList(&e.Out, imagesListing(o), rows)
+}
+
+// sayMistaken helps who types "images ls" and gets an empty list.
+func (e *env) sayMistaken(match string) {
+	if slices.Contains([]string{"build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag"}, match) {
+		e.say("No images found matching %q: did you mean \"%s image %[1]s\"?", match, program)
+	}
 }
 
 func (o imagesOptions) filter(store *layout.Store) (*imageFilter, error) {
