@@ -75,7 +75,7 @@ func run(ctx context.Context, wherry, only string, runs int) (err error) {
 	if err := b.registry.Put("toolbox:latest", index); err != nil {
 		return err
 	}
-	fmt.Printf("%-34s %-24s %10s %10s %8s %8s\n", "WHAT", "WITH", "MEDIAN", "FASTEST", "RATIO", "MEMORY")
+	fmt.Printf("%-34s %-32s %10s %10s %8s %8s\n", "WHAT", "WITH", "MEDIAN", "FASTEST", "RATIO", "MEMORY")
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
@@ -119,7 +119,7 @@ func (b *bench) compare(ctx context.Context, what string, contenders ...contende
 		if len(contenders) > 1 {
 			ratio = fmt.Sprintf("%.2f", float64(median(times[i]))/float64(reference))
 		}
-		fmt.Printf("%-34s %-24s %10s %10s %8s %8s\n", what, c.name, show(median(times[i])), show(slices.Min(times[i])), ratio,
+		fmt.Printf("%-34s %-32s %10s %10s %8s %8s\n", what, c.name, show(median(times[i])), show(slices.Min(times[i])), ratio,
 			fmt.Sprintf("%d MB", peaks[i]/1000))
 	}
 	return nil

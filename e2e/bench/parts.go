@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // start is what every command costs before it does anything.
@@ -21,43 +17,6 @@ func (b *bench) start(ctx context.Context) error {
 		list = append(list, contender{name: "skopeo --version", args: []string{skopeo, "--version"}})
 	}
 	return b.compare(ctx, "start", list...)
-}
-
-// manyNames is how many entries a large store has.
-const manyNames = 5000
-
-// names lists a store of 5,000 names.
-func (b *bench) names(ctx context.Context) error {
-	store := filepath.Join(b.dir, "names")
-	if err := b.pull(ctx, store, "toolbox:latest"); err != nil {
-		return err
-	}
-	file := filepath.Join(store, "index.json")
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var index v1.IndexManifest
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return err
-	}
-	first := index.Manifests[0]
-	index.Manifests = nil
-	for i := range manyNames {
-		entry := *first.DeepCopy()
-		name := fmt.Sprintf("registry.example.com/team/app-%d:latest", i)
-		entry.Annotations["org.opencontainers.image.ref.name"] = name
-		entry.Annotations["io.containerd.image.name"] = name
-		index.Manifests = append(index.Manifests, entry)
-	}
-	index.MediaType = types.OCIImageIndex
-	if raw, err = json.Marshal(index); err != nil {
-		return err
-	}
-	if err := os.WriteFile(file, raw, 0o600); err != nil {
-		return err
-	}
-	return b.compare(ctx, "list 5,000 names", contender{name: "wherry images", args: []string{b.wherry, "--store", store, "images"}})
 }
 
 func (b *bench) pull(ctx context.Context, store, image string) error {
