@@ -148,10 +148,10 @@ func bombs() map[string]bomb {
 		"a digest of 10 MB":                  {write: tarred(file{name: "index.json", body: `{"manifests":[{"digest":"` + strings.Repeat("d", 10<<20) + `"}]}`})},
 		"5,000 indexes over one":             {write: zipped(sharedIndex(5_000))},
 		"one large config under 5,000":       {good: true, write: zipped(sharedConfig(5_000))},
-		"9,000 old images of 200 layers":     {write: zipped(legacyTops(9_000, 200))},
+		"6,000 old images of 200 layers":     {write: zipped(legacyTops(6_000, 200))},
 		"indexes within indexes":             {write: nestedIndexes(100)},
-		"30,000 images":                      {write: zipped(manyImages(30_000))},
-		"3,000 images":                       {good: true, write: zipped(manyImages(3_000))},
+		"10,001 images":                      {write: zipped(manyImages(10_001))},
+		"500 images":                         {good: true, write: zipped(manyImages(500))},
 		"a PAX header of a million records":  {write: paxBomb()},
 		"a descriptor with a megabyte of it": {good: true, write: ociBomb(`"data":"` + strings.Repeat("A", 1<<20) + `"`)},
 	}
