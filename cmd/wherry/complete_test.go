@@ -56,6 +56,7 @@ func TestComplete(t *testing.T) {
 		"wherry rmi docker.io/":                       "|docker.io/library/alpine:3.20",
 		"wherry rmi 24":                               "|240000000000", // no name begins so: the nameless has its ID
 		"wherry tag alpine:3.20 al":                   "|alpine:3.20",
+		"wherry tags local":                           "|localhost:5000/app",
 		"wherry tag a b al":                           "",
 		"wherry images --filter ":                     "nospace|dangling=|label=|before=|since=|until=|reference=",
 		"wherry images -f dangling=":                  "|true|false",

@@ -19,6 +19,7 @@ type valueKind string
 const (
 	noKind       valueKind = ""
 	imageKind    valueKind = "images"
+	repoKind     valueKind = "repositories"
 	fileKind     valueKind = "files"
 	folderKind   valueKind = "folders"
 	registryKind valueKind = "registries"
@@ -42,6 +43,9 @@ func operandKind(usage string, n int) (kind valueKind, repeated bool) {
 		n = len(words) - 1
 	}
 	word := words[n]
+	if word == "REPOSITORY" {
+		return repoKind, repeated
+	}
 	for _, known := range []struct {
 		kind valueKind
 		in   []string
@@ -70,6 +74,14 @@ func (c *completer) values(kind valueKind, head, typed string) completion {
 		return completion{adds: string(kind)}
 	case imageKind:
 		return c.images(head, typed)
+	case repoKind:
+		var repos []string
+		for _, name := range c.images("", "").list {
+			repo, _, _ := splitName(name.value)
+			repos = append(repos, repo)
+		}
+		slices.Sort(repos)
+		return offer(plainCandidates(slices.Compact(repos)...), head, typed)
 	case registryKind:
 		return offer(plainCandidates(c.env.knownRegistries()...), head, typed)
 	}
