@@ -254,7 +254,7 @@ func (i *Image) OpenRange(ctx context.Context, d v1.Descriptor, offset, length i
 	}
 	s := i.client.session(host, i.ref, "pull")
 	s.tries, s.waits = 1, nil
-	resp, err := s.get(ctx, s.repo+"/blobs/"+d.Digest.String(), http.Header{"Range": {byteRange(offset, length)}}) //nolint:bodyclose // the reader takes it over
+	resp, err := s.get(ctx, s.repo+"/blobs/"+d.Digest.String(), http.Header{"Range": {byteRange(offset, length)}})
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,9 @@ func (s *session) RoundTrip(in *http.Request) (*http.Response, error) {
 		}
 	}
 	resp, err := s.persist(req)
+	if from := req.URL.Query().Get("from"); from != "" && req.Method == http.MethodPost && notAllowed(resp, err) {
+		resp, err = s.uploadInstead(req, resp)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +82,25 @@ func (s *session) RoundTrip(in *http.Request) (*http.Response, error) {
 		s.after(req, resp)
 	}
 	return resp, nil
+}
+
+// notAllowed: a registry, or its token server, does not let us see the repository
+// that a blob would be mounted from.
+func notAllowed(resp *http.Response, err error) bool {
+	if err != nil {
+		return is[*UnauthorizedError](err)
+	}
+	return resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden
+}
+
+// uploadInstead begins the upload of a blob that could not be mounted.
+func (s *session) uploadInstead(req *http.Request, resp *http.Response) (*http.Response, error) {
+	if resp != nil {
+		discard(resp)
+	}
+	again := req.Clone(req.Context())
+	again.URL.RawQuery = ""
+	return s.persist(again)
 }
 
 // locate turns ggcr's idea of a URL into the real one.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/wherry-oci/wherry/layout"
 	"github.com/wherry-oci/wherry/platform"
-	"github.com/wherry-oci/wherry/registry"
 )
 
 type pushOptions struct {
@@ -69,8 +68,11 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 	if err != nil {
 		return err
 	}
+	send := func(ref reference.Named, src *layout.Image) error {
+		return client.Push(ctx, ref, withOrigins(store, src, ref))
+	}
 	for _, img := range images {
-		if err := pushOne(ctx, e, client, img, o); err != nil {
+		if err := pushOne(e, send, img, o); err != nil {
 			return concerning("push", familiarString(img.Name()), err)
 		}
 	}
@@ -102,7 +104,7 @@ func namesToPush(store *layout.Store, ref reference.Named, all bool) ([]*layout.
 	return images, nil
 }
 
-func pushOne(ctx context.Context, e *env, client *registry.Client, img *layout.Image, o pushOptions) error {
+func pushOne(e *env, send func(reference.Named, *layout.Image) error, img *layout.Image, o pushOptions) error {
 	ref, err := reference.ParseNormalizedNamed(img.Name())
 	if err != nil {
 		return fmt.Errorf("the store's name %q: %w", img.Name(), err)
@@ -111,7 +113,7 @@ func pushOne(ctx context.Context, e *env, client *registry.Client, img *layout.I
 	if err != nil {
 		return err
 	}
-	if err := client.Push(ctx, ref, src); err != nil {
+	if err := send(ref, src); err != nil {
 		return err
 	}
 	if note != "" {

@@ -37,7 +37,7 @@ func (b *bench) pulls(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	far, err := testreg.StartProxy(addr, slowLine)
+	far, err := testreg.StartProxy(ctx, addr, slowLine)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,6 @@ type Proxy struct {
 	listener net.Listener
 	target   string
 	line     Line
-	ctx      context.Context //nolint:containedctx // the connections' lifetime is the proxy's
 	close    context.CancelFunc
 	group    sync.WaitGroup
 
@@ -32,16 +31,17 @@ type Proxy struct {
 // chunk is what is delayed as one; small enough that a Line looks smooth.
 const chunk = 32 << 10
 
-// StartProxy listens on a free port of the loopback interface until Close.
-func StartProxy(target string, line Line) (*Proxy, error) {
-	ctx, cancel := context.WithCancel(context.Background())
+// StartProxy listens on a free port of the loopback interface until Close, or
+// until ctx ends.
+func StartProxy(ctx context.Context, target string, line Line) (*Proxy, error) {
+	ctx, cancel := context.WithCancel(ctx)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	p := &Proxy{listener: l, target: target, line: line, ctx: ctx, close: cancel}
-	p.group.Go(p.serve)
+	p := &Proxy{listener: l, target: target, line: line, close: cancel}
+	p.group.Go(func() { p.serve(ctx) })
 	return p, nil
 }
 
@@ -62,26 +62,26 @@ func (p *Proxy) Close() {
 	p.group.Wait()
 }
 
-func (p *Proxy) serve() {
+func (p *Proxy) serve(ctx context.Context) {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
-		p.group.Go(func() { p.connect(client) })
+		p.group.Go(func() { p.connect(ctx, client) })
 	}
 }
 
-func (p *Proxy) connect(client net.Conn) {
-	defer client.Close()
-	server, err := new(net.Dialer).DialContext(p.ctx, "tcp", p.target)
+func (p *Proxy) connect(ctx context.Context, client net.Conn) {
+	defer func() { _ = client.Close() }()
+	server, err := new(net.Dialer).DialContext(ctx, "tcp", p.target)
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	p.count(1)
 	defer p.count(-1)
-	stop := context.AfterFunc(p.ctx, func() { _, _ = client.Close(), server.Close() })
+	stop := context.AfterFunc(ctx, func() { _, _ = client.Close(), server.Close() })
 	defer stop()
 	var both sync.WaitGroup
 	both.Go(func() { p.carry(server, client) })
