@@ -156,7 +156,7 @@ func (a *archive) newTemp(i *item, algorithm string) (*ingest, error) {
 // can and they lie well. What is hashed is g's file, which nobody else writes.
 func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func(int64)) (done bool, err error) {
 	whole := size - size%cloneAlign
-	if c.file == nil || size < alignFrom || c.at%cloneAlign != 0 || cloneRange(g.file, 0, c.file, c.at, whole) != nil {
+	if !c.cloneTo(g.file, whole) {
 		return false, nil
 	}
 	if _, err := g.file.Seek(whole, io.SeekStart); err != nil {
@@ -183,6 +183,11 @@ func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func
 		told(g.n)
 	}
 	return true, nil
+}
+
+// cloneTo reports whether the first n bytes could be shared with dst.
+func (c content) cloneTo(dst *os.File, n int64) bool {
+	return c.file != nil && n >= alignFrom && c.at%cloneAlign == 0 && cloneRange(dst, 0, c.file, c.at, n) == nil
 }
 
 // copyFrom writes size bytes of r.

@@ -107,7 +107,7 @@ func TestLoadReadsEveryKindOfTar(t *testing.T) {
 		"GNU long names": each(func(f file) []raw {
 			return []raw{{name: "././@LongLink", body: f.name + "\x00", kind: 'L', magic: gnuMagic}, {name: "cut", body: f.body, kind: '0', magic: gnuMagic}}
 		}),
-		"PAX, name and size":   each(func(f file) []raw { return paxFile(f) }),
+		"PAX, name and size":   each(paxFile),
 		"a global PAX header":  rawTar(append([]raw{{name: "pax_global_header", body: paxRecord("comment", "of git"), kind: 'g', magic: ustar}}, plainFiles(files)...)...),
 		"folders, devices":     archiveOf(t, append([]file{{name: "./", kind: tar.TypeDir}, {name: "dev/null", kind: tar.TypeChar}, {name: "fifo", kind: tar.TypeFifo}}, files...)...),
 		"padded":               append(slices.Clone(normal), make([]byte, 10240)...),
