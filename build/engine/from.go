@@ -148,7 +148,11 @@ func (w *layoutWorker) ResolveSourceMetadata(ctx context.Context, op *pb.SourceO
 	}
 	opt.ImageOpt = &image
 	ctx = withWanted(ctx, img.Reference.String(), image.Platform)
-	res, err := w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, jc)
+	var res *sourceresolver.MetaResponse
+	err := ownFailure(ctx, w.store, image.ResolveMode == pb.AttrImageResolveModePreferLocal, func() (err error) {
+		res, err = w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, jc)
+		return err
+	})
 	if err != nil {
 		return nil, w.explain(ctx, err, sm, jobSession(jc))
 	}
@@ -171,8 +175,30 @@ func (w *layoutWorker) imageOf(op *pb.SourceOp) *containerimage.ImageIdentifier 
 	return img
 }
 
+// ownFailure calls resolve again if it failed although the store has what ctx wants.
+// BuildKit lets all who resolve the same at once share one call, which asks the
+// context of the first alone what is wanted: if that one was cancelled (its build
+// was killed), the call finds nothing in the store, goes to the registry, and the
+// others are told what came of it.
+func ownFailure(ctx context.Context, store Store, storeFirst bool, resolve func() error) error {
+	const tries = 3
+	for try := 1; ; try++ {
+		err := resolve()
+		w, ok := ctx.Value(wantedKey{}).(wanted)
+		if err == nil || try == tries || !storeFirst || !ok || ctx.Err() != nil {
+			return err
+		}
+		if _, missing := store.Lookup(ctx, w.name, toV1(w.platform)); missing != nil {
+			return err
+		}
+	}
+}
+
 // imageSource is BuildKit's source of images, resolving as above.
-type imageSource struct{ source.Source }
+type imageSource struct {
+	source.Source
+	store Store
+}
 
 func (s imageSource) Resolve(ctx context.Context, id source.Identifier, sm *session.Manager, vtx solver.Vertex) (source.SourceInstance, error) {
 	img, ok := id.(*containerimage.ImageIdentifier)
@@ -183,24 +209,39 @@ func (s imageSource) Resolve(ctx context.Context, id source.Identifier, sm *sess
 		img.ResolveMode = resolver.ResolveModePreferLocal
 	}
 	inst, err := s.Source.Resolve(ctx, id, sm, vtx)
-	return imageInstance{inst, img}, err
+	return imageInstance{inst, img, s.store}, err
 }
 
 type imageInstance struct {
 	source.SourceInstance
-	id *containerimage.ImageIdentifier
+	id    *containerimage.ImageIdentifier
+	store Store
+}
+
+func (i imageInstance) own(ctx context.Context, resolve func() error) error {
+	return ownFailure(ctx, i.store, i.id.ResolveMode == resolver.ResolveModePreferLocal, resolve)
 }
 
 func (i imageInstance) wanted(ctx context.Context) context.Context {
 	return withWanted(ctx, i.id.Reference.String(), i.id.Platform)
 }
 
-func (i imageInstance) CacheKey(ctx context.Context, jc solver.JobContext, index int) (string, string, solver.CacheOpts, bool, error) {
-	return i.SourceInstance.CacheKey(i.wanted(ctx), jc, index)
+func (i imageInstance) CacheKey(ctx context.Context, jc solver.JobContext, index int) (key, pin string, opts solver.CacheOpts, done bool, err error) {
+	ctx = i.wanted(ctx)
+	err = i.own(ctx, func() (err error) {
+		key, pin, opts, done, err = i.SourceInstance.CacheKey(ctx, jc, index)
+		return err
+	})
+	return key, pin, opts, done, err
 }
 
-func (i imageInstance) Snapshot(ctx context.Context, jc solver.JobContext) (cache.ImmutableRef, error) {
-	return i.SourceInstance.Snapshot(i.wanted(ctx), jc)
+func (i imageInstance) Snapshot(ctx context.Context, jc solver.JobContext) (ref cache.ImmutableRef, err error) {
+	ctx = i.wanted(ctx)
+	err = i.own(ctx, func() (err error) {
+		ref, err = i.SourceInstance.Snapshot(ctx, jc)
+		return err
+	})
+	return ref, err
 }
 
 func toV1(p ocispecs.Platform) v1.Platform {

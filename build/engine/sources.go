@@ -16,7 +16,7 @@ import (
 
 // addSources registers where a build may read from: images, the session's folders and
 // layouts, URLs, and git repositories if git is on the PATH.
-func addSources(w *base.Worker) (err error) {
+func addSources(w *base.Worker, store Store) (err error) {
 	if w.SourceManager, err = source.NewManager(); err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func addSources(w *base.Worker) (err error) {
 	if w.ImageSource, err = containerimage.NewSource(image); err != nil {
 		return err
 	}
-	w.SourceManager.Register(imageSource{w.ImageSource})
+	w.SourceManager.Register(imageSource{w.ImageSource, store})
 	image.ResolverType, image.RegistryHosts = containerimage.ResolverTypeOCILayout, nil
 	if w.OCILayoutSource, err = containerimage.NewSource(image); err != nil {
 		return err

@@ -77,13 +77,13 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	}); err != nil {
 		return nil, err
 	}
-	w.Worker, err = newBase(opt)
+	w.Worker, err = newBase(opt, o.Store)
 	return w, err
 }
 
 // newBase is BuildKit's base.NewWorker without its probe for git, which starts a
 // process at every build, and with our sources.
-func newBase(opt base.WorkerOpt) (*base.Worker, error) {
+func newBase(opt base.WorkerOpt, store Store) (*base.Worker, error) {
 	w := &base.Worker{WorkerOpt: opt}
 	var err error
 	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
@@ -100,7 +100,7 @@ func newBase(opt base.WorkerOpt) (*base.Worker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return w, addSources(w)
+	return w, addSources(w, store)
 }
 
 // collectCrashed drops the file systems that steps were writing when their engine was
