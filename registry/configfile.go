@@ -20,8 +20,8 @@ const lockPatience = 30 * time.Second
 // edit puts a, or nothing if it is nil, into config.json under host and leaves
 // every other key of the file as it is, also those that no version of docker
 // known here has. It reports whether the file has changed.
-func (c *Credentials) edit(host string, a *authn.AuthConfig) (changed bool, err error) {
-	if changed, err = c.lockedRewrite(host, a); err != nil {
+func (c *Credentials) edit(ctx context.Context, host string, a *authn.AuthConfig) (changed bool, err error) {
+	if changed, err = c.lockedRewrite(ctx, host, a); err != nil {
 		return false, fmt.Errorf("storing credentials in %q: %w", c.path, err)
 	}
 	l, err := readLogins(c.path)
@@ -35,7 +35,7 @@ func (c *Credentials) edit(host string, a *authn.AuthConfig) (changed bool, err 
 // lockedRewrite keeps two logins at the same time from losing one of them: the
 // file is read and written under a lock. Nothing is locked, or made, in order to
 // erase what cannot be there.
-func (c *Credentials) lockedRewrite(host string, a *authn.AuthConfig) (changed bool, err error) {
+func (c *Credentials) lockedRewrite(ctx context.Context, host string, a *authn.AuthConfig) (changed bool, err error) {
 	path := linked(c.path)
 	if _, err := os.Stat(path); a == nil && errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -44,7 +44,7 @@ func (c *Credentials) lockedRewrite(host string, a *authn.AuthConfig) (changed b
 		return false, err
 	}
 	lock := flock.New(path + ".lock")
-	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
 		return false, fmt.Errorf("lock %q: %w", lock.Path(), err)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -182,7 +183,7 @@ func serverKey(host string) string {
 //
 // The file that Store returns is where a password now stands unencrypted that did
 // not stand there before; it is "" otherwise.
-func (c *Credentials) Store(host string, a authn.AuthConfig) (unencrypted string, err error) {
+func (c *Credentials) Store(ctx context.Context, host string, a authn.AuthConfig) (unencrypted string, err error) {
 	if host, err = registryHost(host); err != nil {
 		return "", err
 	}
@@ -195,7 +196,7 @@ func (c *Credentials) Store(host string, a authn.AuthConfig) (unencrypted string
 		}
 		a = authn.AuthConfig{} // docker keeps an empty entry, to know where it is logged in
 	}
-	if _, err := c.edit(host, &a); err != nil {
+	if _, err := c.edit(ctx, host, &a); err != nil {
 		return "", err
 	}
 	if a.Password == "" || a.Password == old.Password && a.Username == old.Username {
@@ -206,7 +207,7 @@ func (c *Credentials) Store(host string, a authn.AuthConfig) (unencrypted string
 
 // Erase forgets the credentials of host, in the helper and in config.json, and
 // reports whether there were any. What podman keeps in its auth.json stays.
-func (c *Credentials) Erase(host string) (found bool, err error) {
+func (c *Credentials) Erase(ctx context.Context, host string) (found bool, err error) {
 	if host, err = registryHost(host); err != nil {
 		return false, err
 	}
@@ -217,6 +218,6 @@ func (c *Credentials) Erase(host string) (found bool, err error) {
 			return false, err
 		}
 	}
-	changed, err := c.edit(host, nil)
+	changed, err := c.edit(ctx, host, nil)
 	return found || changed, err
 }

@@ -95,12 +95,12 @@ func TestStoreCredentials(t *testing.T) {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Error("loading created the folder")
 	}
-	if found, err := c.Erase("registry.corp"); err != nil || found {
+	if found, err := c.Erase(t.Context(), "registry.corp"); err != nil || found {
 		t.Errorf("erasing nothing: %v", err)
 	}
 	path := filepath.Join(dir, "config.json")
 	for _, host := range []string{"", "https://registry.corp/", "other.corp:5000"} {
-		if _, err := c.Store(host, authn.AuthConfig{Username: "u", Password: "p:w"}); err != nil {
+		if _, err := c.Store(t.Context(), host, authn.AuthConfig{Username: "u", Password: "p:w"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestStoreCredentials(t *testing.T) {
 	if err := os.Symlink(real, path); err != nil {
 		t.Skip("no symbolic links here:", err)
 	}
-	if found, err := c.Erase("registry.corp"); err != nil || !found {
+	if found, err := c.Erase(t.Context(), "registry.corp"); err != nil || !found {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(real)
@@ -174,7 +174,7 @@ func TestCredentialHelper(t *testing.T) {
 		if got := user(t, c, host, "x"); got != "" {
 			t.Errorf("%s before a login: %q", host, got)
 		}
-		if _, err := c.Store(host, authn.AuthConfig{Username: "u", Password: "secret"}); err != nil {
+		if _, err := c.Store(t.Context(), host, authn.AuthConfig{Username: "u", Password: "secret"}); err != nil {
 			t.Fatal(err)
 		}
 		if got := user(t, c, host, "x"); got != "u:secret" {
@@ -183,17 +183,17 @@ func TestCredentialHelper(t *testing.T) {
 		if raw, _ := os.ReadFile(config); strings.Contains(string(raw), "secret\"") || strings.Contains(string(raw), "dTpz") || !strings.Contains(string(raw), serverKey(host)) {
 			t.Errorf("config.json after a login: %s", raw)
 		}
-		if found, err := c.Erase(host); err != nil || !found {
+		if found, err := c.Erase(t.Context(), host); err != nil || !found {
 			t.Fatal(found, err)
 		}
-		if found, err := c.Erase(host); err != nil || found {
+		if found, err := c.Erase(t.Context(), host); err != nil || found {
 			t.Errorf("erasing twice: %v, %v", found, err)
 		}
 		if got := user(t, c, host, "x"); got != "" {
 			t.Errorf("%s after a logout: %q", host, got)
 		}
 	}
-	if _, err := c.Store("registry.corp", authn.AuthConfig{IdentityToken: "refresh"}); err != nil {
+	if _, err := c.Store(t.Context(), "registry.corp", authn.AuthConfig{IdentityToken: "refresh"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := user(t, c, "registry.corp", "x"); got != "token:refresh" {
@@ -204,7 +204,7 @@ func TestCredentialHelper(t *testing.T) {
 	if got := user(t, c, "other.corp", "x"); got != "" {
 		t.Errorf("with a missing helper: %q", got)
 	}
-	_, err = c.Store("other.corp", authn.AuthConfig{Username: "u", Password: "secret"})
+	_, err = c.Store(t.Context(), "other.corp", authn.AuthConfig{Username: "u", Password: "secret"})
 	var helper *HelperError
 	if !errors.As(err, &helper) || err.Error() != `credential helper "docker-credential-gone" for registry other.corp is not installed` {
 		t.Errorf("storing without the helper: %v", err)

@@ -102,7 +102,7 @@ func runLogin(ctx context.Context, e *env, o loginOptions) error {
 	if err := client.CheckLogin(ctx, host, auth); err != nil {
 		return concerning("login", host, err)
 	}
-	file, err := stored.Store(host, auth)
+	file, err := stored.Store(ctx, host, auth)
 	if err != nil {
 		return fmt.Errorf("error saving credentials: %w", err)
 	}

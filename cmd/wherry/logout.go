@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -21,19 +22,19 @@ func newLogoutCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return runLogout(e, logoutOptions{Host: firstOf(args...)})
+			return runLogout(c.Context, e, logoutOptions{Host: firstOf(args...)})
 		},
 	}
 }
 
-func runLogout(e *env, o logoutOptions) error {
+func runLogout(ctx context.Context, e *env, o logoutOptions) error {
 	e.sayGivenAuth()
 	host := registryHost(o.Host)
 	stored, err := e.credentials()
 	if err != nil {
 		return err
 	}
-	found, err := stored.Erase(host)
+	found, err := stored.Erase(ctx, host)
 	if err != nil {
 		return fmt.Errorf("could not erase credentials of %s: %w", host, err)
 	}

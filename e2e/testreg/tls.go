@@ -1,7 +1,6 @@
 package testreg
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -101,7 +100,7 @@ func External() string {
 
 // listenOutside moves a server that has not started yet to the address outside.
 func listenOutside(s *httptest.Server) error {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(External(), "0"))
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(External())})
 	if err != nil {
 		return err
 	}
