@@ -53,6 +53,39 @@ func cmdCrashpoints(ts *testscript.TestScript, _ bool, args []string) {
 	expect(ts, false, run(ts, c.args))
 }
 
+// cmdCrashfile: crashfile FILE PROGRAM ARG... kills a program before each change that it makes in the folder of FILE,
+// which it is to write. The file must be there as it was, or whole. The folder must be FILE's alone.
+func cmdCrashfile(ts *testscript.TestScript, _ bool, args []string) {
+	file := ts.MkAbs(args[0])
+	dir := filepath.Dir(file)
+	c := &crash{ts: ts, args: args[1:], copy: ts.Getenv("STORE")}
+	begin := func() {
+		ts.Check(os.RemoveAll(dir))
+		ts.Check(os.MkdirAll(dir, 0o755))
+		ts.Check(os.WriteFile(file, []byte("old"), 0o600))
+	}
+	begin()
+	count := 0
+	if code := c.traceBelow(dir, func(change) bool { count++; return true }); code != 0 {
+		ts.Fatalf("exit code %d", code)
+	}
+	done, err := os.ReadFile(file)
+	ts.Check(err)
+	for n := range count {
+		begin()
+		left, at := n, change{}
+		c.traceBelow(dir, func(ch change) bool { left--; at = ch; return left >= 0 })
+		is, err := os.ReadFile(file)
+		ts.Check(err)
+		if string(is) != "old" && !bytes.Equal(is, done) {
+			ts.Fatalf("killed before change %d (%s): %d bytes are in the file", n+1, at, len(is))
+		}
+	}
+	fmt.Fprintf(os.Stderr, "crashfile: %d: %s\n", count, strings.Join(c.args, " "))
+	begin()
+	expect(ts, false, run(ts, c.args))
+}
+
 type crash struct {
 	ts          *testscript.TestScript
 	args        []string
@@ -86,10 +119,12 @@ func (c *crash) command(args ...string) (cmd *exec.Cmd, output *os.File) {
 	return cmd, output
 }
 
-func (c *crash) trace(before func(change) bool) (code int) {
+func (c *crash) trace(before func(change) bool) (code int) { return c.traceBelow(c.copy, before) }
+
+func (c *crash) traceBelow(dir string, before func(change) bool) (code int) {
 	cmd, output := c.command(c.args...)
 	defer output.Close()
-	t := &tracer{dir: c.copy, before: before}
+	t := &tracer{dir: dir, before: before}
 	code, err := t.run(cmd)
 	c.mayTrace(err)
 	return code

@@ -160,7 +160,7 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		// storm_test.go
 		"storm": cmdStorm,
 		// crash_test.go
-		"crashpoints": cmdCrashpoints, "durable": cmdDurable, "fullpoints": cmdFullpoints,
+		"crashpoints": cmdCrashpoints, "crashfile": cmdCrashfile, "durable": cmdDurable, "fullpoints": cmdFullpoints,
 		// screen_test.go
 		"screen": cmdScreen,
 	}
