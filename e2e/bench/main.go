@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/wherry-oci/wherry/e2e/base"
@@ -31,7 +32,7 @@ func main() {
 	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
 	only := flag.String("only", "", "the parts to run, separated by commas: start,names,build,pull,archives; all by default")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	if *layout != "" {
 		err = serveLayout(ctx, *layout)
