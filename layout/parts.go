@@ -48,7 +48,7 @@ func readParts(name string, size int64) ([]span, error) {
 	}
 	found := []span{}
 	for ; len(raw) >= partSize; raw = raw[partSize:] {
-		found = append(found, span{int64(binary.LittleEndian.Uint64(raw)), int64(binary.LittleEndian.Uint64(raw[8:]))}) //nolint:gosec // checked below
+		found = append(found, span{int64(binary.LittleEndian.Uint64(raw)), int64(binary.LittleEndian.Uint64(raw[8:]))})
 	}
 	return tidy(found, size), nil
 }
@@ -69,22 +69,27 @@ func tidy(spans []span, size int64) []span {
 	return tidied
 }
 
-// newParts begins a file of parts that replaces the one of that name.
+// newParts begins a file of parts that replaces the one of that name whole. It is
+// closed for that: not all systems rename open files.
 func newParts(name string, there []span) (*parts, error) {
-	f, err := os.Create(name + ".new")
-	if err != nil {
+	var raw []byte
+	for _, s := range there {
+		raw = append(raw, s.note()...)
+	}
+	if err := os.WriteFile(name+".new", raw, 0o600); err != nil {
 		return nil, err
 	}
-	p := &parts{file: f}
-	for _, s := range there {
-		if _, err := p.add(s); err != nil {
-			return nil, errors.Join(err, p.close())
-		}
-	}
 	if err := os.Rename(name+".new", name); err != nil {
-		return nil, errors.Join(err, p.close())
+		return nil, err
 	}
-	return p, nil
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	return &parts{file: f, n: int64(len(there))}, err
+}
+
+// note is how a span stands in the file.
+func (s span) note() []byte {
+	raw := binary.LittleEndian.AppendUint64(nil, uint64(s.start))
+	return binary.LittleEndian.AppendUint64(raw, uint64(s.end))
 }
 
 // add notes one more span, and returns the place to change it at.
@@ -96,10 +101,7 @@ func (p *parts) add(s span) (at int64, err error) {
 
 // set notes how far the span at a place has grown.
 func (p *parts) set(at int64, s span) error {
-	var raw [partSize]byte
-	binary.LittleEndian.PutUint64(raw[:], uint64(s.start)) //nolint:gosec // never negative
-	binary.LittleEndian.PutUint64(raw[8:], uint64(s.end))  //nolint:gosec // never negative
-	_, err := p.file.WriteAt(raw[:], at*partSize)
+	_, err := p.file.WriteAt(s.note(), at*partSize)
 	return err
 }
 
