@@ -24,6 +24,12 @@ func (s *Store) Find(ref string) ([]*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.FindAmong(all, ref)
+}
+
+// FindAmong is [Store.Find] in what [Store.List] has returned, for who looks up
+// more than one.
+func (s *Store) FindAmong(all []*Image, ref string) ([]*Image, error) {
 	images, _, err := s.find(context.Background(), all, ref)
 	return images, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -68,6 +69,9 @@ func (s *Store) readIndex() ([]listed, error) {
 
 func (s *Store) readIndexFile() ([]byte, error) {
 	f, err := os.Open(s.path(indexFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, invalid(indexFile, "the store has none")
+	}
 	if err != nil {
 		return nil, err
 	}

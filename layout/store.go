@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -54,10 +55,33 @@ func Open(dir string, opts ...Option) (*Store, error) {
 		o(s)
 	}
 	if err := s.create(); err != nil {
-		return nil, fmt.Errorf("open store %q: %w", dir, err)
+		return nil, &openError{dir: dir, abs: abs, err: err}
 	}
 	return s, nil
 }
+
+// openError is why a folder can't be used as a store. It names the folder once:
+// of a file below it only the rest of the path.
+type openError struct {
+	dir, abs string // as it was asked for, and whole
+	err      error
+}
+
+func (e *openError) Error() string {
+	why := e.err
+	if at, ok := errors.AsType[*fs.PathError](e.err); ok {
+		switch below, err := filepath.Rel(e.abs, at.Path); {
+		case err != nil || !filepath.IsLocal(below):
+		case below == "." || errors.Is(at.Err, syscall.ENOTDIR):
+			why = at.Err
+		default:
+			why = &fs.PathError{Op: at.Op, Path: below, Err: at.Err}
+		}
+	}
+	return fmt.Sprintf("open store %q: %v", e.dir, why)
+}
+
+func (e *openError) Unwrap() error { return e.err }
 
 // Dir is the store's folder, an absolute path.
 func (s *Store) Dir() string { return s.dir }

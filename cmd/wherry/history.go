@@ -24,6 +24,8 @@ func newHistoryCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "history",
 		Usage:     "Show the history of an image",
+		Description: "SIZE is that of the layer as the store has it and registries send it: compressed. docker without\n" +
+			"its containerd store shows unpacked sizes.",
 		ArgsUsage: "IMAGE",
 		Flags: []cli.Flag{
 			formatFlag(),
@@ -60,17 +62,21 @@ func runHistory(e *env, o historyOptions) error {
 	if err != nil {
 		return err
 	}
-	img, err := findForPlatform(store, o.Ref, o.Platform)
+	list, err := store.List()
+	if err != nil {
+		return err
+	}
+	img, err := imageFinder{store: store, list: list, platform: o.Platform}.find(o.Ref)
 	if err != nil {
 		return concerning("history", o.Ref, err)
 	}
 	config, err := img.image.Config()
 	if err != nil {
-		return err
+		return concerning("history", o.Ref, err)
 	}
 	manifest, err := img.image.Manifest()
 	if err != nil {
-		return err
+		return concerning("history", o.Ref, err)
 	}
 	rows := historyRows(config.History, manifest.Layers, o)
 	if len(rows) > 0 {

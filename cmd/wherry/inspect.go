@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -79,35 +80,57 @@ type imageMetadata struct {
 	LastTagTime time.Time `json:",omitzero"`
 }
 
+// runInspect describes what it finds, as docker does: one wrong name keeps none of
+// the others. If there is nothing at all, it prints nothing.
 func runInspect(e *env, o inspectOptions) error {
 	store, err := e.openStore()
 	if err != nil {
 		return err
 	}
-	all := make([]*inspection, len(o.Refs))
-	for i, ref := range o.Refs {
-		if all[i], err = inspect(store, ref, o.Platform); err != nil {
-			return concerning("inspect", ref, err)
+	list, err := store.List()
+	if err != nil {
+		return err
+	}
+	finder := imageFinder{store: store, list: list, platform: o.Platform}
+	var all []*inspection
+	var failed error
+	for _, ref := range o.Refs {
+		one, err := finder.inspect(ref)
+		if err == nil {
+			all = append(all, one)
+			continue
+		}
+		if failed != nil {
+			e.say("%s: %s", program, printable(failed.Error()))
+		}
+		failed = concerning("inspect", ref, err)
+	}
+	if len(all) > 0 {
+		if err := writeInspections(&e.Out, o.Format, all); err != nil {
+			return err
 		}
 	}
-	switch o.Format {
-	case "":
-		b, err := marshalJSON(all, "    ")
+	if failed != nil {
+		return errors.Join(failed, e.flush())
+	}
+	return nil
+}
+
+func writeInspections(w io.Writer, format string, all []*inspection) error {
+	if format == "" || format == "json" {
+		indent := "    "
+		if format == "json" {
+			indent = ""
+		}
+		text, err := marshalJSON(all, indent)
 		if err != nil {
 			return err
 		}
-		e.Out.Write(b)
-		return nil
-	case "json":
-		b, err := marshalJSON(all, "")
-		if err != nil {
-			return err
-		}
-		e.Out.Write(b)
-		return nil
+		_, err = w.Write(text)
+		return err
 	}
 	for _, one := range all {
-		if err := writeInspection(&e.Out, o.Format, one); err != nil {
+		if err := writeInspection(w, format, one); err != nil {
 			return err
 		}
 	}
@@ -159,36 +182,42 @@ type found struct {
 	image *layout.Image // the manifest of the platform
 }
 
-// findForPlatform finds what a user typed, and of an index the platform asked
-// for, or this machine's, or the first that is there.
-func findForPlatform(store *layout.Store, ref, want string) (*found, error) {
-	list, err := store.Find(ref)
-	if err != nil {
-		return nil, err
-	}
-	f := &found{id: list[0].Descriptor().Digest, entry: list[0]}
-	if want == "" {
-		f.image, err = f.entry.Best()
-		return f, err
-	}
-	p, err := platform.Parse(want)
-	if err != nil {
-		return nil, err
-	}
-	f.image, err = f.entry.Select(p)
-	return f, err
+// imageFinder finds what a user typed, and of an index the platform asked for, or
+// if none is, this machine's, or the first that is there.
+type imageFinder struct {
+	store    *layout.Store
+	list     []*layout.Image // all there is
+	platform string
 }
 
-func inspect(store *layout.Store, ref, want string) (*inspection, error) {
-	f, err := findForPlatform(store, ref, want)
+func (f imageFinder) find(ref string) (*found, error) {
+	list, err := f.store.FindAmong(f.list, ref)
 	if err != nil {
 		return nil, err
 	}
-	config, err := f.image.Config()
+	img := &found{id: list[0].Descriptor().Digest, entry: list[0]}
+	if f.platform == "" {
+		img.image, err = img.entry.Best()
+		return img, err
+	}
+	p, err := platform.Parse(f.platform)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := f.image.RawConfig()
+	img.image, err = img.entry.Select(p)
+	return img, err
+}
+
+func (f imageFinder) inspect(ref string) (*inspection, error) {
+	img, err := f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.image.Config()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := img.image.RawConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -196,11 +225,11 @@ func inspect(store *layout.Store, ref, want string) (*inspection, error) {
 		Author: config.Author, Architecture: config.Architecture, Variant: config.Variant,
 		Os: config.OS, OsVersion: config.OSVersion,
 		RootFS:   rootFS{Type: config.RootFS.Type},
-		Metadata: imageMetadata{LastTagTime: f.entry.Tagged()},
+		Metadata: imageMetadata{LastTagTime: img.entry.Tagged()},
 	}
-	shown := f.entry
-	if want != "" {
-		shown = f.image
+	shown := img.entry
+	if f.platform != "" {
+		shown = img.image
 	}
 	d := shown.Descriptor()
 	out.ID, out.Size = d.Digest.String(), shown.Size()
@@ -217,7 +246,8 @@ func inspect(store *layout.Store, ref, want string) (*inspection, error) {
 	if out.Config, err = dockerConfig(raw); err != nil {
 		return nil, err
 	}
-	return out, out.addNames(store, f.id)
+	out.addNames(f.list, img.id)
+	return out, nil
 }
 
 // dockerConfig reads the part of an image's config that says how to run it, with
@@ -230,13 +260,9 @@ func dockerConfig(raw []byte) (*dockerspec.DockerOCIImageConfig, error) {
 	return &image.Config, nil
 }
 
-// addNames lists what else points at the same digest.
-func (i *inspection) addNames(store *layout.Store, id v1.Hash) error {
+// addNames lists what in the store points at the same digest.
+func (i *inspection) addNames(list []*layout.Image, id v1.Hash) {
 	i.RepoTags, i.RepoDigests = []string{}, []string{}
-	list, err := store.List()
-	if err != nil {
-		return err
-	}
 	for _, img := range list {
 		if img.Name() == "" || img.Descriptor().Digest != id {
 			continue
@@ -249,5 +275,4 @@ func (i *inspection) addNames(store *layout.Store, id v1.Hash) error {
 			i.RepoDigests = append(i.RepoDigests, d)
 		}
 	}
-	return nil
 }

@@ -121,7 +121,7 @@ func (e *env) collected(ctx context.Context, c layout.Collected, err error) erro
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		e.say("note: nothing is freed yet: %s\nhint: %s check", printable(err.Error()), program)
+		e.say("note: nothing is freed yet: %s\nhint: %s check --repair", printable(err.Error()), program)
 	case c.Busy:
 		e.say("note: nothing is freed yet, because images are being added at this moment; later: %s image prune", program)
 	}

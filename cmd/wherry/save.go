@@ -58,9 +58,13 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 	if err != nil {
 		return err
 	}
+	all, err := store.List()
+	if err != nil {
+		return err
+	}
 	var images []*layout.Image
 	for _, ref := range o.Refs {
-		img, err := imageToSave(store, ref)
+		img, err := imageToSave(store, all, ref)
 		if err != nil {
 			return concerning("save", ref, err)
 		}
@@ -93,10 +97,10 @@ func compressionOf(o saveOptions) (layout.Compression, error) {
 	}
 }
 
-// imageToSave finds what a user typed; an image that was asked for by its ID is
+// imageToSave finds what a user typed in all that there is; an image that was asked for by its ID is
 // saved without a name, as docker does.
-func imageToSave(store *layout.Store, ref string) (*layout.Image, error) {
-	found, err := store.Find(ref)
+func imageToSave(store *layout.Store, all []*layout.Image, ref string) (*layout.Image, error) {
+	found, err := store.FindAmong(all, ref)
 	if err != nil {
 		return nil, err
 	}
