@@ -52,7 +52,7 @@ type changer struct {
 
 func (c *changer) apply(node *parser.Node) error {
 	if !slices.Contains(strings.Fields(changing), strings.ToUpper(node.Value)) {
-		return fmt.Errorf("%s can't be applied to an image; there are %s", node.Value, changing)
+		return fmt.Errorf("only %s can be applied to an image", changing)
 	}
 	command, err := instructions.ParseCommand(node)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"unicode"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
@@ -33,9 +32,9 @@ func TestChange(t *testing.T) {
 			`{"Healthcheck":{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"StartInterval":1000000000,"Retries":3}}`,
 		},
 		{"", "HEALTHCHECK NONE", `{"Healthcheck":{"Test":["NONE"]}}`},
-		{"", "RUN make", `!invalid change "RUN make": RUN can't be applied`},
+		{"", "RUN make", `!invalid change "RUN make": only CMD`},
 		{"", "FROM scratch", `!"FROM scratch"`},
-		{"", "MAINTAINER me", `!MAINTAINER can't be applied`},
+		{"", "MAINTAINER me", `!"MAINTAINER me": only CMD`},
 		{"", "USER a\nFROBNICATE x\nUSER b", `!"FROBNICATE x"`},
 		{"", "   ", `!invalid change`},
 		{"", "ENV", `!invalid change "ENV"`},
@@ -70,7 +69,9 @@ func TestChange(t *testing.T) {
 	}
 }
 
-// Whatever somebody types: no panic, no endless list, and an error fit for a terminal.
+// Whatever somebody types: no panic, no endless list, and an error that names it. The
+// package's TestMain starts itself anew, which go test -fuzz does not survive: to
+// fuzz, copy the files change*.go to a folder of their own.
 func FuzzChange(f *testing.F) {
 	for _, s := range []string{
 		"CMD a", `ENTRYPOINT ["a"]`, "ENV A=1 B=${A:-x}", "EXPOSE 1-65535/udp", "HEALTHCHECK --retries=1 CMD a", "LABEL a=b", "ONBUILD RUN a",
@@ -82,7 +83,7 @@ func FuzzChange(f *testing.F) {
 	f.Fuzz(func(t *testing.T, change, os string) {
 		var config dockerspec.DockerOCIImageConfig
 		err := Change(&config, os, []string{change})
-		if err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+		if err != nil && !strings.HasPrefix(err.Error(), "invalid change ") {
 			t.Errorf("%q: %q", change, err)
 		}
 		if _, err := json.Marshal(config); err != nil {
