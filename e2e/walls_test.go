@@ -89,7 +89,7 @@ func TestBinary(t *testing.T) {
 }
 
 // TestOtherSystems compiles for where the tests don't run; without build there is no BuildKit in the program but what
-// reads the instructions of import --change.
+// reads instructions and names attributes.
 func TestOtherSystems(t *testing.T) {
 	for _, system := range []string{"linux/arm64", "darwin/arm64", "windows/amd64"} {
 		t.Run(system, func(t *testing.T) {
@@ -98,8 +98,8 @@ func TestOtherSystems(t *testing.T) {
 			packages := []string{module + "/cmd/...", module + "/registry/...", module + "/layout/...", module + "/platform/...", module + "/build"}
 			goTool(t, env, append([]string{"build"}, packages...)...)
 			reached := goTool(t, env, "list", "-deps", module+"/cmd/wherry")
-			if has := strings.Contains(reached, "github.com/moby/buildkit/solver"); has != (goos == "linux") {
-				t.Errorf("BuildKit's solver in the program: %v", has)
+			if has := strings.Contains(reached, "github.com/moby/buildkit/control"); has != (goos == "linux") {
+				t.Errorf("BuildKit's controller in the program: %v", has)
 			}
 		})
 	}
