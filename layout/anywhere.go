@@ -113,13 +113,15 @@ func isSparse(h *tar.Header) bool {
 
 // readMembers begins with the largest, so that no core is left alone with it.
 func (a *archive) readMembers(ctx context.Context, in *input, members []*member) error {
+	held := newLease(in.file)
+	defer held.release()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(min(runtime.GOMAXPROCS(0), maxReaders))
 	bySize := slices.SortedStableFunc(slices.Values(members), func(x, y *member) int { return cmp.Compare(y.size, x.size) })
 	for _, m := range bySize {
 		g.Go(func() (err error) {
 			source := &countingReader{ctx: ctx, r: in.section(m.offset, m.size)}
-			c := content{Reader: source, file: in.file, at: in.start + m.offset}
+			c := content{Reader: source, file: in.file, at: in.start + m.offset, lease: held}
 			m.item, err = a.read(ctx, m.name, m.size, c)
 			return source.cause(err)
 		})

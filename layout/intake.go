@@ -15,8 +15,9 @@ import (
 // content is what a file of an archive holds.
 type content struct {
 	io.Reader
-	file *os.File // if not nil, it holds the same
-	at   int64    // from here on
+	file  *os.File // if not nil, it holds the same
+	at    int64    // from here on
+	lease *lease   // on file, if there is one
 }
 
 // blobName is the digest that a path below blobs promises.
@@ -153,7 +154,8 @@ func (a *archive) newTemp(i *item, algorithm string) (*ingest, error) {
 }
 
 // shareWith has g share the blocks of the archive's file, where the file system
-// can and they lie well. What is hashed is g's file, which nobody else writes.
+// can and they lie well. Hashed is the archive's file, which is likely to be in
+// memory, if nobody can have written to it meanwhile; else g's, which is ours.
 func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func(int64)) (done bool, err error) {
 	whole := size - size%cloneAlign
 	if !c.cloneTo(g.file, whole) {
@@ -166,23 +168,35 @@ func (c content) shareWith(ctx context.Context, g *ingest, size int64, told func
 	if n, err := io.Copy(g.file, tail); err != nil || n < tail.Size() {
 		return true, archiveError(errors.Join(err, io.ErrUnexpectedEOF))
 	}
+	if c.lease != nil {
+		if err := g.hashAt(ctx, c.file, c.at, size, told); err != nil || c.lease.held() {
+			return true, err
+		}
+		g.hash.Reset()
+		g.n = 0
+	}
+	return true, g.hashAt(ctx, g.file, 0, size, told)
+}
+
+// hashAt hashes size bytes of a file from at on.
+func (g *ingest) hashAt(ctx context.Context, f *os.File, at, size int64, told func(int64)) error {
 	buf := make([]byte, bufferSize)
 	for g.n < size {
 		if err := ctx.Err(); err != nil {
-			return true, err
+			return err
 		}
 		if g.n%writebackStep == 0 {
-			readAhead(g.file, g.n, 2*writebackStep)
+			readAhead(f, at+g.n, 2*writebackStep)
 		}
-		n, err := g.file.ReadAt(buf[:min(bufferSize, size-g.n)], g.n)
+		n, err := f.ReadAt(buf[:min(bufferSize, size-g.n)], at+g.n)
 		if err != nil {
-			return true, err
+			return err
 		}
 		g.hash.Write(buf[:n])
 		g.n += int64(n)
 		told(g.n)
 	}
-	return true, nil
+	return nil
 }
 
 // cloneTo reports whether the first n bytes could be shared with dst.
