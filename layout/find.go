@@ -24,13 +24,14 @@ func (s *Store) Find(ref string) ([]*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.FindAmong(all, ref)
+	images, _, err := s.find(context.Background(), all, ref)
+	return images, err
 }
 
 // FindAmong is [Store.Find] in what [Store.List] has returned, for who looks up
 // more than one.
-func (s *Store) FindAmong(all []*Image, ref string) ([]*Image, error) {
-	images, _, err := s.find(context.Background(), all, ref)
+func (s *Store) FindAmong(ctx context.Context, all []*Image, ref string) ([]*Image, error) {
+	images, _, err := s.find(ctx, all, ref)
 	return images, err
 }
 

@@ -196,7 +196,10 @@ func (i *Image) config(ctx context.Context) (*v1.ConfigFile, error) {
 
 // Platforms returns the images below an index, or the one image of a manifest,
 // in the index's order and without attestations.
-func (i *Image) Platforms() ([]PlatformInfo, error) { return i.platforms(context.Background()) }
+func (i *Image) Platforms() ([]PlatformInfo, error) {
+	ctx := context.Background()
+	return i.platforms(ctx)
+}
 
 func (i *Image) platforms(ctx context.Context) ([]PlatformInfo, error) {
 	t, err := walk(ctx, i.desc, walker{read: i.store.read, sparse: true})

@@ -63,7 +63,7 @@ func (r filterReader) read(conditions []string) (*imageFilter, error) {
 }
 
 // add reads one KEY=VALUE of --filter.
-func (r filterReader) add(f *imageFilter, condition string) (err error) {
+func (r filterReader) add(f *imageFilter, condition string) error {
 	key, value, ok := strings.Cut(condition, "=")
 	key, value = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)
 	if !ok || value == "" {
@@ -89,15 +89,31 @@ func (r filterReader) add(f *imageFilter, condition string) (err error) {
 		}
 		f.references = append(f.references, value)
 	case "before":
-		f.before, err = r.created(value)
+		at, err := r.created(value)
+		f.before = earlier(f.before, at)
+		return err
 	case "since":
-		f.since, err = r.created(value)
+		at, err := r.created(value)
+		if at.After(f.since) {
+			f.since = at
+		}
+		return err
 	case "until":
-		if f.until, ok = parseMoment(value, r.now); !ok {
+		at, ok := parseMoment(value, r.now)
+		if !ok {
 			return r.bad("invalid filter %q: want until=24h, until=2026-01-31 or until=2026-01-31T12:00:00", condition)
 		}
+		f.until = earlier(f.until, at)
 	}
-	return err
+	return nil
+}
+
+// earlier is the bound that is met by who meets both; the zero time is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // created is when the image ref was made.

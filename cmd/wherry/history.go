@@ -22,8 +22,8 @@ type historyOptions struct {
 
 func newHistoryCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:      "history",
-		Usage:     "Show the history of an image",
+		Name:  "history",
+		Usage: "Show the history of an image",
 		Description: "SIZE is that of the layer as the store has it and registries send it: compressed. docker without\n" +
 			"its containerd store shows unpacked sizes.",
 		ArgsUsage: "IMAGE",

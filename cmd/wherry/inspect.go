@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -191,7 +192,7 @@ type imageFinder struct {
 }
 
 func (f imageFinder) find(ref string) (*found, error) {
-	list, err := f.store.FindAmong(f.list, ref)
+	list, err := f.store.FindAmong(context.Background(), f.list, ref)
 	if err != nil {
 		return nil, err
 	}

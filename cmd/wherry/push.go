@@ -69,7 +69,7 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 		return err
 	}
 	send := func(ref reference.Named, src *layout.Image) error {
-		return client.Push(ctx, ref, withOrigins(store, src, ref))
+		return client.Push(ctx, ref, withOrigins(store, src, ref)) //nolint:contextcheck // reads local files only
 	}
 	for _, img := range images {
 		if err := pushOne(e, send, img, o); err != nil {

@@ -64,7 +64,7 @@ func runSave(ctx context.Context, e *env, o saveOptions) error {
 	}
 	var images []*layout.Image
 	for _, ref := range o.Refs {
-		img, err := imageToSave(store, all, ref)
+		img, err := imageToSave(ctx, store, all, ref)
 		if err != nil {
 			return concerning("save", ref, err)
 		}
@@ -99,8 +99,8 @@ func compressionOf(o saveOptions) (layout.Compression, error) {
 
 // imageToSave finds what a user typed in all that there is; an image that was asked for by its ID is
 // saved without a name, as docker does.
-func imageToSave(store *layout.Store, all []*layout.Image, ref string) (*layout.Image, error) {
-	found, err := store.FindAmong(all, ref)
+func imageToSave(ctx context.Context, store *layout.Store, all []*layout.Image, ref string) (*layout.Image, error) {
+	found, err := store.FindAmong(ctx, all, ref)
 	if err != nil {
 		return nil, err
 	}
