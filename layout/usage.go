@@ -25,12 +25,18 @@ func (s *Store) Usage(ctx context.Context, linked func(fs.FileInfo)) (Usage, err
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return u, err
 		}
-		for _, f := range files {
-			if ctx.Err() != nil {
-				return u, ctx.Err()
+		infos := make([]fs.FileInfo, len(files))
+		err = each(ctx, len(files), func(_ context.Context, i int) error {
+			if fi, err := files[i].Info(); err == nil && fi.Mode().IsRegular() { // else it is gone by now, or none of ours
+				infos[i] = fi
 			}
-			fi, err := f.Info()
-			if err != nil || !fi.Mode().IsRegular() { // it is gone by now, or none of ours
+			return nil
+		})
+		if err != nil {
+			return u, err
+		}
+		for _, fi := range infos {
+			if fi == nil {
 				continue
 			}
 			u.Bytes += fi.Size()
@@ -44,19 +50,19 @@ func (s *Store) Usage(ctx context.Context, linked func(fs.FileInfo)) (Usage, err
 	return u, nil
 }
 
-// SharedSizes tells of every image, by the digest of its entry, how many bytes
-// of what [Image.Size] counts belong to another image too.
-func (s *Store) SharedSizes(ctx context.Context) (map[v1.Hash]int64, error) {
-	entries, err := s.readIndex()
-	if err != nil {
-		return nil, err
-	}
-	roots, err := distinct(entries)
-	if err != nil {
-		return nil, err
+// SharedSizes tells of each of these images, by its digest, how many bytes of what
+// [Image.Size] counts belong to another one of them too.
+func (s *Store) SharedSizes(ctx context.Context, all []*Image) (map[v1.Hash]int64, error) {
+	seen := make(map[v1.Hash]bool, len(all))
+	var roots []v1.Descriptor
+	for _, img := range all {
+		if !seen[img.desc.Digest] {
+			seen[img.desc.Digest] = true
+			roots = append(roots, img.desc)
+		}
 	}
 	held := make([][]v1.Descriptor, len(roots))
-	err = each(ctx, len(roots), func(ctx context.Context, i int) error {
+	err := each(ctx, len(roots), func(ctx context.Context, i int) error {
 		held[i], _, _ = s.holdings(ctx, roots[i]) // what can't be read shares nothing
 		return nil
 	})

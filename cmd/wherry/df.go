@@ -84,7 +84,11 @@ func runDf(ctx context.Context, e *env, o dfOptions) error {
 		e.say("note: a part of the build cache belongs to other users and is not counted")
 	}
 	if o.Verbose {
-		return writeUsageDetails(ctx, e, o, store, oneOfEach(images), cache)
+		shared, err := store.SharedSizes(ctx, images)
+		if err != nil {
+			return err
+		}
+		return writeUsageDetails(e, o, oneOfEach(images), shared, cache)
 	}
 	nothing := units.HumanSize(0)
 	return writeList(&e.Out, dfListing(o), []dfRow{
@@ -135,11 +139,7 @@ func oneOfEach(images []*layout.Image) []listedImage {
 	return distinct
 }
 
-func writeUsageDetails(ctx context.Context, e *env, o dfOptions, store *layout.Store, images []listedImage, cache cacheUsage) error {
-	shared, err := store.SharedSizes(ctx)
-	if err != nil {
-		return err
-	}
+func writeUsageDetails(e *env, o dfOptions, images []listedImage, shared map[v1.Hash]int64, cache cacheUsage) error {
 	newestFirst(images)
 	table := o.Format == "" || o.Format == "table"
 	now := time.Now()
