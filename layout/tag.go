@@ -3,6 +3,7 @@ package layout
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/distribution/reference"
 )
@@ -25,6 +26,9 @@ func (s *Store) Tag(img *Image, name string) error {
 	}
 	defer release()
 	if !s.has(img.desc) {
+		if fi, err := os.Stat(s.BlobPath(img.desc.Digest)); err == nil { // damaged
+			return &DigestError{Digest: img.desc.Digest, Size: img.desc.Size, Bytes: fi.Size()}
+		}
 		return &NotFoundError{Ref: img.desc.Digest.String()}
 	}
 	_, err = s.name(ctx, img.desc, []string{reference.TagNameOnly(named).String()})

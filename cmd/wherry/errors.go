@@ -219,7 +219,7 @@ func (c *concernedError) storeHint(err error) string {
 		}
 		return fmt.Sprintf("%s rmi -f --platform %s %s", program, platform.Format(e.Platform), e.Ref)
 	}
-	if _, damaged := errors.AsType[*layout.DigestError](err); damaged && slices.Contains([]string{"inspect", "history", "save", "push"}, c.command) {
+	if _, damaged := errors.AsType[*layout.DigestError](err); damaged && slices.Contains([]string{"inspect", "history", "push", "rmi", "save", "tag"}, c.command) {
 		return fmt.Sprintf("%s check --repair %s", program, c.operand)
 	}
 	_, missing := errors.AsType[*layout.MissingError](err)

@@ -44,5 +44,5 @@ func runTag(e *env, o tagOptions) error {
 	if err != nil {
 		return concerning("tag", o.Source, err)
 	}
-	return store.Tag(found[0], target.String())
+	return concerning("tag", o.Source, store.Tag(found[0], target.String()))
 }
