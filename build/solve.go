@@ -104,27 +104,32 @@ func engineOptions(store Store, stateDir string, r Request) (engine.Options, err
 func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request, do job) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	return withClient(ctx, o, func(c *client.Client, own bool) error {
+	return withClient(ctx, o, func(c *client.Client, own *ownEngine) error {
 		opt, err := solveOpt(src, r, fail)
 		if err != nil {
 			return err
 		}
+		if own != nil && src.folder != "" {
+			own.ShareFolder(src.sharedKey(), "context", engine.Folder{Dir: src.folder, Fail: func(path string, err error) {
+				fail(&UnreadableError{path, err})
+			}})
+		}
 		err = do(ctx, c, opt)
-		if err != nil && !own && engineGone(err) {
+		if err != nil && own == nil && engineGone(err) {
 			return errEngineGone
 		}
 		return err
 	})
 }
 
-// withClient has use work with an engine, of this process or, if own is false, of another.
-func withClient(ctx context.Context, o engine.Options, use func(c *client.Client, own bool) error) (err error) {
+// withClient has use work with an engine: own, or if that is nil another process's.
+func withClient(ctx context.Context, o engine.Options, use func(c *client.Client, own *ownEngine) error) (err error) {
 	conn, err := connect(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.close(ctx, o)) }()
-	return use(conn.client, conn.own != nil)
+	return use(conn.client, conn.own)
 }
 
 // solve runs a build and its display side by side.

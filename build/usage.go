@@ -103,7 +103,7 @@ func onCache(ctx context.Context, store Store, stateDir string, notice func(stri
 		return nil
 	}
 	o.UserNS, o.SingleID = userns.Current() != userns.None, userns.Current() == userns.Single
-	return withClient(ctx, o, func(c *client.Client, _ bool) error { return use(c) })
+	return withClient(ctx, o, func(c *client.Client, _ *ownEngine) error { return use(c) })
 }
 
 // SortRecords puts what was used last first.

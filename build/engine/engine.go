@@ -21,6 +21,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/defaults"
@@ -192,6 +193,11 @@ func (e *Engine) Client(ctx context.Context) (*client.Client, error) {
 }
 
 func (e *Engine) dialSession(ctx context.Context, _ string, meta map[string][]string) (net.Conn, error) {
+	for key, ids := range meta {
+		if strings.EqualFold(key, "X-Docker-Expose-Session-Uuid") && len(ids) == 1 {
+			e.worker.folders.sessions.Store(ids[0], nil)
+		}
+	}
 	l := bufconn.Listen(pipeSize)
 	go func() {
 		conn, err := l.Accept()

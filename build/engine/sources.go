@@ -4,6 +4,7 @@ package engine
 
 import (
 	"os/exec"
+	"path/filepath"
 
 	"github.com/moby/buildkit/source"
 	"github.com/moby/buildkit/source/containerblob"
@@ -16,7 +17,7 @@ import (
 
 // addSources registers where a build may read from: images, the session's folders and
 // layouts, URLs, and git repositories if git is on the PATH.
-func addSources(w *base.Worker, store Store) (err error) {
+func addSources(w *base.Worker, store Store, shared *folders) (err error) {
 	if w.SourceManager, err = source.NewManager(); err != nil {
 		return err
 	}
@@ -43,15 +44,15 @@ func addSources(w *base.Worker, store Store) (err error) {
 		return err
 	}
 	w.SourceManager.Register(remoteSource{w.HTTPSource})
-	return addOtherSources(w)
+	return addOtherSources(w, shared)
 }
 
-func addOtherSources(w *base.Worker) error {
-	folders, err := local.NewSource(local.Opt{CacheAccessor: w.CacheMgr})
+func addOtherSources(w *base.Worker, shared *folders) error {
+	sent, err := local.NewSource(local.Opt{CacheAccessor: w.CacheMgr})
 	if err != nil {
 		return err
 	}
-	w.SourceManager.Register(folders)
+	w.SourceManager.Register(&folderSource{Source: sent, cache: w.CacheMgr, folders: shared, dir: filepath.Join(w.Root, "folders")})
 	blobs, err := containerblob.NewSource(containerblob.SourceOpt{
 		ContentStore: w.WorkerOpt.ContentStore, CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts,
 	})

@@ -41,6 +41,7 @@ type layoutWorker struct {
 	store     Store
 	content   *sharedContent
 	images    *imageexporter.ImageWriter
+	folders   folders
 	snapshots snapshots.Snapshotter // below containerd's metadata, which does not close it
 }
 
@@ -77,13 +78,13 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	}); err != nil {
 		return nil, err
 	}
-	w.Worker, err = newBase(opt, o.Store)
+	w.Worker, err = newBase(opt, o.Store, &w.folders)
 	return w, err
 }
 
 // newBase is BuildKit's base.NewWorker without its probe for git, which starts a
 // process at every build, and with our sources.
-func newBase(opt base.WorkerOpt, store Store) (*base.Worker, error) {
+func newBase(opt base.WorkerOpt, store Store, shared *folders) (*base.Worker, error) {
 	w := &base.Worker{WorkerOpt: opt}
 	var err error
 	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
@@ -100,7 +101,7 @@ func newBase(opt base.WorkerOpt, store Store) (*base.Worker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return w, addSources(w, store)
+	return w, addSources(w, store, shared)
 }
 
 // collectCrashed drops the file systems that steps were writing when their engine was
