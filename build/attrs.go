@@ -8,12 +8,20 @@ import (
 	"github.com/wherry-oci/wherry/platform"
 )
 
+const (
+	buildArgPrefix  = "build-arg:"
+	sourceDateEpoch = "SOURCE_DATE_EPOCH"
+)
+
+// builderID is who made a result, in its provenance: BuildKit says nothing itself.
+const builderID = "https://github.com/wherry-oci/wherry"
+
 // frontendAttrs says to the Dockerfile frontend what the request wants of it.
 func frontendAttrs(r Request) map[string]string {
 	a := map[string]string{"target": r.Target, "cgroup-parent": r.Steps.CgroupParent}
-	addPrefixed(a, "build-arg:", r.BuildArgs)
+	addPrefixed(a, buildArgPrefix, r.BuildArgs)
 	addPrefixed(a, "label:", r.Labels)
-	addPrefixed(a, "attest:", r.Attest)
+	addPrefixed(a, "attest:", attestations(r))
 	maps.Copy(a, r.Steps.Resources)
 	if r.Steps.Network != "" && r.Steps.Network != "default" {
 		a["force-network-mode"] = r.Steps.Network
@@ -35,6 +43,15 @@ func frontendAttrs(r Request) map[string]string {
 		a["no-cache"] = strings.Join(r.NoCacheOf, ",")
 	}
 	return a
+}
+
+// attestations are those of the request; provenance names its builder.
+func attestations(r Request) map[string]string {
+	all := maps.Clone(r.Attest)
+	if provenance, ok := all["provenance"]; ok && !strings.Contains(provenance, "builder-id=") {
+		all["provenance"] = strings.TrimPrefix(provenance+",builder-id="+builderID, ",")
+	}
+	return all
 }
 
 func addPrefixed(a map[string]string, prefix string, values map[string]string) {

@@ -21,6 +21,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
+// DefaultScanner is the image that lists what is in a result, for an SBOM that names no
+// other one with "generator=". It is BuildKit's choice, and so docker's.
+const DefaultScanner = "docker/buildkit-syft-scanner:stable-1"
+
 // Request is one build. The zero value of every field but Context is a default.
 type Request struct {
 	// Context is what COPY and ADD read from: a folder; "-", which is Stdin, a tar
@@ -53,8 +57,12 @@ type Request struct {
 	Attest      map[string]string // attestations: "provenance" or "sbom", and their attributes as CSV
 	CacheFrom   []Cache
 	CacheTo     []Cache
-	CacheSize   int64    // bytes that the build cache may have; 0: as much as leaves a tenth of the disk, at most 20 GB, free
-	Outputs     []Output // none: the image store
+	// Reproducible leaves out of the result what differs from one machine, user or moment
+	// to another: files and history have the time that the build argument
+	// SOURCE_DATE_EPOCH says, else that of the last commit of a context in git, else 0.
+	Reproducible bool
+	CacheSize    int64    // bytes that the build cache may have; 0: as much as leaves a tenth of the disk, at most 20 GB, free
+	Outputs      []Output // none: the image store
 
 	Keychain authn.Keychain       // credentials for FROM; nil: anonymous
 	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name

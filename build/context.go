@@ -52,6 +52,10 @@ type sources struct {
 	filename   string // its name where it is
 
 	named map[string]string // named contexts
+
+	reproducible bool
+	epoch        string            // SOURCE_DATE_EPOCH of a reproducible build that was not told one; else ""
+	vcs          map[string]string // the commit that folder is of, in the frontend's words
 }
 
 // locate checks what the request names before anything is started.
@@ -63,6 +67,10 @@ func locate(ctx context.Context, r Request) (*sources, error) {
 	if err := s.locateContext(r); err != nil {
 		return nil, err
 	}
+	if err := s.findEpoch(ctx, r); err != nil {
+		return nil, err
+	}
+	s.findCommit(ctx, r)
 	if s.text != nil {
 		return s, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/client"
+
+	"github.com/wherry-oci/wherry/build/engine"
 )
 
 // exports are the outputs of one build, in the words of BuildKit's client, and the files
@@ -39,6 +41,9 @@ func (x *exports) entry(o Output, r Request) client.ExportEntry {
 	if o.toStore() {
 		e.Type = client.ExporterImage
 		delete(e.Attrs, "push") // from the store, by who asked for it
+	}
+	if r.Reproducible {
+		e.Attrs[engine.AttrReproducible] = "true"
 	}
 	if isImageExporter(e.Type) {
 		addImageAttrs(e.Attrs, r)
@@ -72,6 +77,9 @@ func addImageAttrs(attrs map[string]string, r Request) {
 	for _, a := range r.Annotations {
 		key, value := a.attr()
 		attrs[key] = value
+	}
+	if r.Reproducible {
+		attrs["rewrite-timestamp"] = "true"
 	}
 }
 

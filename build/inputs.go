@@ -15,10 +15,10 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/distribution/reference"
-	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
 	"github.com/moby/buildkit/util/staticfs"
+	digest "github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 )
@@ -29,6 +29,7 @@ type inputs struct {
 	stores  map[string]content.Store
 	attrs   map[string]string
 	session []session.Attachable
+	masked  func(dir string) bool // whether not all permissions in it are taken over
 }
 
 // errStdinGone says that a build would have to start over with an archive that was read.
@@ -36,7 +37,7 @@ var errStdinGone = errors.New("the build engine of another process has ended, an
 
 // inputs opens the sources. fail is told of a file that can't be read.
 func (s *sources) inputs(fail func(error)) (*inputs, error) {
-	in := &inputs{mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}, attrs: map[string]string{}}
+	in := &inputs{mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}, attrs: map[string]string{}, masked: s.masked}
 	if s.filename != "" {
 		in.attrs["filename"] = s.filename
 	}
@@ -107,7 +108,10 @@ func (in *inputs) mount(name, dir string, fail func(error)) error {
 		return err
 	}
 	in.mounts[name] = readable{files, fail}
-	return nil
+	if in.masked(dir) {
+		in.mounts[name], err = asInGit(in.mounts[name])
+	}
+	return err
 }
 
 // addNamed adds one of the contexts that a Dockerfile knows by a name.
@@ -123,7 +127,7 @@ func (in *inputs) addNamed(name, value string, fail func(error)) error {
 		if err != nil {
 			return err
 		}
-		id := identity.NewID()
+		id := digest.FromString(key).Encoded() // no random one: it shows in the provenance
 		in.stores[id] = store
 		in.attrs["context:"+key] = "oci-layout://" + id + "@" + ref.String()
 		return nil

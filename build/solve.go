@@ -109,7 +109,7 @@ func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request,
 		if err != nil {
 			return err
 		}
-		if own != nil && src.folder != "" {
+		if own != nil && src.folder != "" && !src.masked(src.folder) {
 			own.ShareFolder(src.sharedKey(), "context", engine.Folder{Dir: src.folder, Fail: func(path string, err error) {
 				fail(&UnreadableError{path, err})
 			}})
@@ -159,6 +159,10 @@ func solveOpt(src *sources, r Request, fail func(error)) (client.SolveOpt, error
 	}
 	attrs := frontendAttrs(r)
 	maps.Copy(attrs, in.attrs)
+	maps.Copy(attrs, src.vcs)
+	if src.epoch != "" {
+		attrs[buildArgPrefix+sourceDateEpoch] = src.epoch
+	}
 	return client.SolveOpt{
 		Frontend:            frontend(r, attrs),
 		FrontendAttrs:       attrs,

@@ -92,6 +92,7 @@ type Engine struct {
 // use the folder meanwhile: the caller holds a lock.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	registerErrors()
+	nameBuildKit()
 	quiet()
 	if _, err := mkdir(o.Dir); err != nil {
 		return nil, fmt.Errorf("build state: %w", err)

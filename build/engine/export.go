@@ -41,7 +41,8 @@ func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Ex
 	case client.ExporterDocker:
 		e, err = w.archiveExporter(sm, ociexporter.VariantDocker)
 	default:
-		return w.Worker.Exporter(name, sm)
+		e, err = w.Worker.Exporter(name, sm)
+		return &fileExporter{e}, err
 	}
 	return &imageExporter{Exporter: e, worker: w, toStore: name == client.ExporterImage}, err
 }
@@ -58,6 +59,10 @@ type imageExporter struct {
 
 func (e *imageExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
 	own := maps.Clone(attrs)
+	times, err := takeTimes(own)
+	if err != nil {
+		return nil, err
+	}
 	if e.toStore {
 		// BuildKit would name the image before its lazy layers are fetched, and not at all without a name.
 		own[string(exptypes.OptKeyStore)] = "false"
@@ -66,7 +71,7 @@ func (e *imageExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 	if err != nil {
 		return nil, err
 	}
-	i := &imageExport{ExporterInstance: inner, worker: e.worker, toStore: e.toStore}
+	i := &imageExport{ExporterInstance: inner, worker: e.worker, toStore: e.toStore, times: times}
 	if names := attrs[string(exptypes.OptKeyName)]; names != "" {
 		i.names = strings.Split(names, ",")
 	}
@@ -79,6 +84,7 @@ type imageExport struct {
 	worker  *layoutWorker
 	names   []string
 	toStore bool
+	times   times
 }
 
 // Config tells BuildKit, and its inline cache, how layers are compressed.
@@ -91,7 +97,11 @@ func (i *imageExport) Export(ctx context.Context, src *exporter.Source, info exp
 	if _, err := i.remotes(ctx, src, group, true); err != nil {
 		return nil, nil, nil, err
 	}
-	res, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
+	timed, err := i.times.apply(src, i.worker.ContentStore())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	res, finalize, ref, err := i.ExporterInstance.Export(ctx, discreet(timed, i.times.all), info)
 	if err != nil || !i.toStore {
 		return res, finalize, ref, err
 	}

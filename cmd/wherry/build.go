@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
@@ -102,6 +103,9 @@ type builder struct {
 
 // build builds, and hands the result on.
 func (b *builder) build(ctx context.Context, o buildOptions) error {
+	if attrs, asked := b.request.Attest["sbom"]; asked && !strings.Contains(attrs, "generator=") {
+		b.say("note: %s is to list what is in the result", build.DefaultScanner)
+	}
 	res, err := build.Build(ctx, b.store, b.state, b.request)
 	if err != nil {
 		b.sayBuildFailure(err)

@@ -18,12 +18,18 @@ func hintForBuild(err error) string {
 	if _, ok := errors.AsType[*build.NoGitError](err); ok {
 		return "apt-get install git (or your system's way), or clone it and build the folder"
 	}
+	if _, ok := errors.AsType[*build.NoEpochError](err); ok {
+		return fmt.Sprintf("SOURCE_DATE_EPOCH=0 %s build --reproducible ..., or the seconds that git log -1 --format=%%ct prints elsewhere", program)
+	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint
 	}
 	e, ok := errors.AsType[*build.FromError](err)
 	if !ok {
 		return ""
+	}
+	if e.Image == build.DefaultScanner {
+		return fmt.Sprintf("%s build --sbom generator=IMAGE ..., with a scanner that can be had", program)
 	}
 	switch e.Reason {
 	case build.FromDenied:

@@ -41,6 +41,7 @@ type buildOptions struct {
 	Allow         []string
 	Attests       []string
 	Provenance    string
+	Reproducible  bool
 	SBOM          string
 	Call          string
 	IIDFile       string
@@ -89,6 +90,8 @@ func resultFlags() []cli.Flag {
 		list("output", "Output destination (as \"type=local,dest=path\")", "o"),
 		&cli.StringFlag{Name: "provenance", Usage: "Shorthand for \"--attest=type=provenance\" (\"true\", \"mode=max\")"},
 		&cli.BoolFlag{Name: "push", Usage: "Push the result under its names"},
+		&cli.BoolFlag{Name: "reproducible", Usage: "Make the same image of the same source anywhere, at any time: files have the time in\n" +
+			"SOURCE_DATE_EPOCH, else that of the last commit, else 0"},
 		&cli.StringFlag{Name: "sbom", Usage: "Shorthand for \"--attest=type=sbom\" (\"true\", \"generator=image\")"},
 		list("tag", "Image identifier (as \"[registry/]repository[:tag]\")", "t"),
 	}
@@ -189,7 +192,8 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
 		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"),
 		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),
-		Builder: c.String("builder"), Policies: c.StringSlice("policy"),
+		Reproducible: c.Bool("reproducible"),
+		Builder:      c.String("builder"), Policies: c.StringSlice("policy"),
 	}
 	if c.Bool("check") {
 		o.Call = build.AskCheck

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -22,7 +23,8 @@ func buildRequest(e *env, o buildOptions) (build.Request, error) {
 	req := build.Request{
 		Context: o.Context, Dockerfile: o.File, Stdin: e.Stdin, Target: o.Target,
 		NoCache: o.NoCache, NoCacheOf: o.NoCacheFilter, Pull: o.Pull, Runtime: o.Runtime,
-		Allow: o.Allow, SSHAgent: e.Getenv("SSH_AUTH_SOCK"),
+		Reproducible: o.Reproducible,
+		Allow:        o.Allow, SSHAgent: e.Getenv("SSH_AUTH_SOCK"),
 		Stdout:   e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
 		Notice:   func(msg string) { e.say("note: %s", msg) },
@@ -157,6 +159,9 @@ func (e *env) buildOutputs(o buildOptions) ([]build.Output, error) {
 		}
 		if o.IIDFile != "" && (out.Type == build.OutputLocal || out.Type == build.OutputTar) {
 			return nil, fmt.Errorf("output %q makes no image, so there is no ID for --iidfile", s)
+		}
+		if rewrite, err := strconv.ParseBool(out.Attrs["rewrite-timestamp"]); err == nil && !rewrite && o.Reproducible {
+			return nil, fmt.Errorf("output %q: rewrite-timestamp=false and --reproducible can't be used together", s)
 		}
 		outputs = append(outputs, out)
 	}
