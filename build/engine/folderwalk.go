@@ -102,7 +102,7 @@ func (f *folderFiles) markOf(st *syscall.Stat_t) mark {
 	var b []byte
 	for _, n := range []uint64{
 		st.Ino, uint64(st.Size), uint64(st.Mtim.Nano()), uint64(st.Ctim.Nano()), //nolint:gosec // only to be told apart
-		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), st.Rdev, st.Dev, st.Nlink,
+		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), st.Rdev, st.Dev, uint64(st.Nlink), //nolint:unconvert,nolintlint // on some systems it is one of 32 bits
 	} {
 		b = binary.LittleEndian.AppendUint64(b, n)
 	}
