@@ -69,8 +69,11 @@ type Request struct {
 	Runtime  string               // path of a runc-like binary for RUN; "": wherry's own executor
 
 	Progress Progress
-	Stdout   io.Writer    // for outputs to "-"
-	Notice   func(string) // told why a build has to wait, or starts anew; may be nil
+	// Report, if not nil, is called with what has happened in a build when it has ended or
+	// failed; again, if it had to start anew because another process ran the engine and ended.
+	Report func(*Report)
+	Stdout io.Writer    // for outputs to "-"
+	Notice func(string) // told why a build has to wait, or starts anew; may be nil
 }
 
 // Steps is the surroundings of every RUN.

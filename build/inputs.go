@@ -32,6 +32,9 @@ type inputs struct {
 	masked  func(dir string) bool // whether not all permissions in it are taken over
 }
 
+// namedContext begins what the engine calls a folder that is a named context.
+const namedContext = "named-"
+
 // errStdinGone says that a build would have to start over with an archive that was read.
 var errStdinGone = errors.New("the build engine of another process has ended, and standard input can't be read again")
 
@@ -141,7 +144,7 @@ func (in *inputs) addNamed(name, value string, fail func(error)) error {
 	if err != nil {
 		return err
 	}
-	mount := "named-" + key // no name of the frontend's own
+	mount := namedContext + key // no name of the frontend's own
 	in.attrs["context:"+key] = "local:" + mount
 	in.attrs["sharedkey:localdir:"+key] = dir
 	return in.mount(mount, dir, fail)

@@ -44,16 +44,19 @@ func show(ctx context.Context, p Progress, seen *witness, from chan *client.Solv
 
 // witness remembers the names of the steps and the end of their output.
 type witness struct {
+	recorder *recorder
+
 	mu    sync.Mutex
 	names map[string]string   // by vertex digest
 	logs  map[string][]string // the last lines, by vertex digest
 }
 
-func newWitness() *witness {
-	return &witness{names: map[string]string{}, logs: map[string][]string{}}
+func newWitness(r *recorder) *witness {
+	return &witness{recorder: r, names: map[string]string{}, logs: map[string][]string{}}
 }
 
 func (w *witness) add(s *client.SolveStatus) {
+	w.recorder.add(s)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, v := range s.Vertexes {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
@@ -37,20 +38,23 @@ const maxEngines = 5
 // Errors: [*NoDockerfileError], [*NoGitError] and plain ones before anything is started,
 // [*Error] when the build itself fails, the context's cause when it was cancelled.
 func Build(ctx context.Context, store Store, stateDir string, r Request) (out *Result, err error) {
+	started := time.Now()
 	err = onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, opt client.SolveOpt) error {
 		x := newExports(r)
 		defer x.discard()
 		opt.Exports = x.entries
-		res, err := solve(ctx, r.Progress, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+		rec := newRecorder(started)
+		opt.LocalMounts = rec.watch(opt.LocalMounts)
+		res, err := solve(ctx, r.Progress, rec, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 			return c.Solve(ctx, nil, opt, status)
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			err = x.keep()
 		}
-		if err := x.keep(); err != nil {
-			return err
+		if err == nil {
+			out, err = result(res, r)
 		}
-		out, err = result(res, r)
+		rec.finish(ctx, c, pastFile(stateDir, r), r, out, err)
 		return err
 	})
 	return out, err
@@ -133,9 +137,9 @@ func withClient(ctx context.Context, o engine.Options, use func(c *client.Client
 }
 
 // solve runs a build and its display side by side.
-func solve(ctx context.Context, p Progress, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
+func solve(ctx context.Context, p Progress, rec *recorder, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
 	status := make(chan *client.SolveStatus)
-	seen := newWitness()
+	seen := newWitness(rec)
 	var eg errgroup.Group
 	eg.Go(func() error { return show(ctx, p, seen, status) })
 	res, err := run(status)

@@ -163,6 +163,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"crashpoints": cmdCrashpoints, "crashfile": cmdCrashfile, "durable": cmdDurable, "fullpoints": cmdFullpoints,
 		// screen_test.go
 		"screen": cmdScreen,
+		// page_test.go
+		"page": cmdPage,
 	}
 }
 

@@ -119,6 +119,7 @@ var needs = map[string]string{
 	"zsh":             "zsh",
 	"fish":            "fish",
 	"mandoc":          "mandoc, to check manual pages",
+	"chromium":        "chromium, to look at a page",
 	"dockerd":         "a running docker engine",
 	"external":        "an address that is not loopback",
 	"overlay":         "overlayfs",

@@ -72,9 +72,10 @@ func (o fileOp) CacheMap(ctx context.Context, jc solver.JobContext, index int) (
 			m.Deps[i].ComputeDigestFunc = func(ctx context.Context, res solver.Result, g session.Group) (digest.Digest, error) {
 				d, err := checksum(ctx, res, g)
 				if err != nil {
-					err = &FileError{Reason: innermostMessage(err), cause: err}
+					return d, &FileError{Reason: innermostMessage(err), cause: err}
 				}
-				return d, err
+				tell(ctx, Facts{Contents: map[int]string{i: d.String()}})
+				return d, nil
 			}
 		}
 	}

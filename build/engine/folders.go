@@ -155,6 +155,7 @@ func (i *folderInstance) sync(ctx context.Context, f Folder, files *folderFiles,
 	if err == nil {
 		s := &folderSync{from: f, to: dest, hashes: hashes, told: transferProgress(ctx, i.id.Name)}
 		err = s.run(ctx, files, before)
+		tell(ctx, Facts{Folder: i.id.Name, Changed: s.changed[:min(len(s.changed), maxChanged)], Count: len(s.changed)})
 	}
 	if unmountErr := mounter.Unmount(); err == nil {
 		err = unmountErr

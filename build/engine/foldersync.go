@@ -31,6 +31,8 @@ type folderSync struct {
 	hashes contenthash.CacheContext
 	told   func(n int64, last bool)
 
+	changed []string // what was copied, linked or removed
+
 	mu   sync.Mutex // for hashes
 	dirs []*types.Stat
 }
@@ -59,6 +61,9 @@ func (s *folderSync) run(ctx context.Context, files *folderFiles, before *seenFo
 		default:
 			copies = append(copies, f)
 		}
+	}
+	for _, f := range slices.Concat(copies, links) {
+		s.changed = append(s.changed, f.Path)
 	}
 	if err := s.copyAll(ctx, copies); err != nil {
 		return err
@@ -101,6 +106,7 @@ func (s *folderSync) remove(files *folderFiles, before *seenFolder) error {
 		if there {
 			continue
 		}
+		s.changed = append(s.changed, f.Path)
 		if err := os.RemoveAll(filepath.Join(s.to, f.Path)); err != nil {
 			return err
 		}

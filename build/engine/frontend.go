@@ -26,7 +26,8 @@ func frontends(workers *worker.Controller) (dockerfileFrontend, gatewayFrontend 
 	if err != nil {
 		return nil, nil, err
 	}
-	return builtin, &syntaxGateway{builtin: builtin, images: images}, nil
+	telling := tellingFrontend{builtin}
+	return telling, &syntaxGateway{builtin: telling, images: tellingFrontend{images}}, nil
 }
 
 // syntaxGateway answers "# syntax=docker/dockerfile:..." with the built-in

@@ -44,6 +44,9 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := checkReport(o.Report); err != nil {
+		return err
+	}
 	notes, err := e.addHosts(ctx, &req)
 	if err != nil {
 		return err
@@ -106,10 +109,20 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 	if attrs, asked := b.request.Attest["sbom"]; asked && !strings.Contains(attrs, "generator=") {
 		b.say("note: %s is to list what is in the result", build.DefaultScanner)
 	}
+	var reported error
+	if o.Report != "" {
+		b.request.Report = func(r *build.Report) { reported = writeReport(o.Report, r, b.title()) }
+	}
 	res, err := build.Build(ctx, b.store, b.state, b.request)
 	if err != nil {
+		if reported != nil {
+			b.say("note: %v", reported)
+		}
 		b.sayBuildFailure(err)
 		return err
+	}
+	if reported != nil {
+		return reported
 	}
 	if pushes(o.Push, b.request.Outputs) {
 		for _, name := range b.request.Names {

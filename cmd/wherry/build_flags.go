@@ -46,6 +46,7 @@ type buildOptions struct {
 	Call          string
 	IIDFile       string
 	MetadataFile  string
+	Report        string
 	Progress      string
 	Quiet         bool
 	Runtime       string
@@ -92,6 +93,7 @@ func resultFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "push", Usage: "Push the result under its names"},
 		&cli.BoolFlag{Name: "reproducible", Usage: "Make the same image of the same source anywhere, at any time: files have the time in\n" +
 			"SOURCE_DATE_EPOCH, else that of the last commit, else 0"},
+		&cli.StringFlag{Name: "report", Usage: "Write to this file a page that shows where the time of the build went (HTML)"},
 		&cli.StringFlag{Name: "sbom", Usage: "Shorthand for \"--attest=type=sbom\" (\"true\", \"generator=image\")"},
 		list("tag", "Image identifier (as \"[registry/]repository[:tag]\")", "t"),
 	}
@@ -190,7 +192,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		Network: c.String("network"), ShmSize: c.String("shm-size"), Ulimits: c.StringSlice("ulimit"),
 		CgroupParent: c.String("cgroup-parent"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
-		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"),
+		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"), Report: c.String("report"),
 		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),
 		Reproducible: c.Bool("reproducible"),
 		Builder:      c.String("builder"), Policies: c.StringSlice("policy"),

@@ -180,7 +180,7 @@ func (c *completer) flagValue(f cli.Flag, head, typed string) completion {
 	switch name := f.Names()[0]; name {
 	case "store", "config":
 		return c.values(folderKind, head, typed)
-	case "file", "input", "iidfile", "metadata-file":
+	case "file", "input", "iidfile", "metadata-file", "report":
 		return c.values(fileKind, head, typed)
 	case "output":
 		if !many {
