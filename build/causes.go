@@ -55,7 +55,7 @@ func (d *detective) causes(i int) []string {
 	case !old.Done:
 		return []string{"it did not come to its end in the build before"}
 	}
-	return []string{"nothing that is known of it has changed; what it made may have left the build cache"}
+	return []string{"nothing that is known of it has changed; what it made may have left the build cache, or another build made it anew just then"}
 }
 
 // without are the causes but for those that say what another name says already.

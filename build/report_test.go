@@ -47,7 +47,7 @@ func TestCauses(t *testing.T) {
 		facts engine.Facts
 		want  []string
 	}{
-		{"[web 3/4] RUN make one", engine.Facts{Parts: map[string]string{"command": "m", "variable A": "1"}}, []string{"nothing that is known of it has changed; what it made may have left the build cache"}},
+		{"[web 3/4] RUN make one", engine.Facts{Parts: map[string]string{"command": "m", "variable A": "1"}}, []string{"nothing that is known of it has changed; what it made may have left the build cache, or another build made it anew just then"}},
 		{"[web 3/5] RUN make two", engine.Facts{Parts: map[string]string{"command": "m", "variable A": "2"}}, []string{"the build argument A changed"}},
 		{"[web 3/4] RUN make two", engine.Facts{Parts: map[string]string{"command": "n"}}, []string{"the instruction changed; it was: RUN make one", "the build argument A is gone"}},
 		{"[web 9/9] RUN more", engine.Facts{Parts: map[string]string{"command": "x"}}, []string{"the step is new"}},
