@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -235,7 +236,7 @@ func TestOneTransferServesAllWhoWaitAndNobodyWaitsInSilence(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-said; cancel() }()
 	s := open(t, dir, layout.WithNotice(func(msg string) { said <- msg }))
-	if _, err := s.Put(ctx, src, layout.PutOptions{Names: []string{"three"}}); err != context.Canceled { //nolint:errorlint // bare
+	if _, err := s.Put(ctx, src, layout.PutOptions{Names: []string{"three"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled wait: %v", err)
 	}
 }
