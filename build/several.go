@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/moby/buildkit/client"
 	"golang.org/x/sync/errgroup"
@@ -113,7 +112,7 @@ func solveTarget(ctx context.Context, c *client.Client, display *display, links 
 	defer x.discard()
 	opt.Exports = x.entries
 	link := links.of[t.Name]
-	res, err := display.solve(ctx, t.Name, newRecorder(time.Now()), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+	res, err := display.solve(ctx, t.Name, nil, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 		if link.alone() {
 			return c.Solve(ctx, nil, opt, status)
 		}
