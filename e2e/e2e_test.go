@@ -39,7 +39,10 @@ func TestMain(m *testing.M) {
 }
 
 // TestStories runs every script in testdata but those of TestFaults.
-func TestStories(t *testing.T) {
+func TestStories(t *testing.T) { runScripts(t, scripts(t, false)) }
+
+func runScripts(t *testing.T, files []string) {
+	t.Helper()
 	s, err := newSuite(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +55,7 @@ func TestStories(t *testing.T) {
 		}
 	})
 	testscript.Run(t, testscript.Params{
-		Files: scripts(t, false), Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
+		Files: files, Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
 	})
 }
 

@@ -43,21 +43,7 @@ func scripts(t *testing.T, faults bool) []string {
 }
 
 // TestFaults runs the stories about faults, when the others have ended.
-func TestFaults(t *testing.T) {
-	s, err := newSuite(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		s.skips.print(os.Stderr)
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	})
-	testscript.Run(t, testscript.Params{
-		Files: scripts(t, true), Setup: s.setup, Cmds: s.commands(), Condition: s.condition, RequireUniqueNames: true,
-	})
-}
+func TestFaults(t *testing.T) { runScripts(t, scripts(t, true)) }
 
 // storm is a time of many processes on one store.
 type storm struct {
