@@ -15,6 +15,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/wherry-oci/wherry/build/engine"
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
@@ -77,30 +78,15 @@ func (p *past) write(path string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := engine.ReplaceFile(path, text); err != nil {
 		return err
 	}
-	if err := forget(dir); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return forget(filepath.Dir(path))
 }
 
 func forget(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) < maxPasts {
+	if err != nil || len(entries) <= maxPasts {
 		return err
 	}
 	oldest := slices.MinFunc(entries, func(a, b os.DirEntry) int { return modified(a).Compare(modified(b)) })

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -138,7 +139,7 @@ func (i *folderInstance) sync(ctx context.Context, f Folder, files *folderFiles,
 		if err != nil { // what is in it now, nobody knows
 			_ = mutable.SetCachePolicyDefault()
 			contenthash.ClearCacheContext(mutable)
-			_ = forgetSeen(seen)
+			_ = os.Remove(seen)
 			go func() { _ = mutable.Release(context.WithoutCancel(ctx)) }()
 		}
 	}()

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/gob"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -145,28 +144,10 @@ func readSeen(path string) *seenFolder {
 	return &seen
 }
 
-// writeSeen replaces the file in one step. It is not synced: after a power failure the
-// whole state is dropped.
 func writeSeen(path string, seen *seenFolder) error {
 	var raw bytes.Buffer
 	if err := gob.NewEncoder(&raw).Encode(seen); err != nil {
 		return err
 	}
-	if _, err := mkdir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw.Bytes())
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return ReplaceFile(path, raw.Bytes())
 }
-
-func forgetSeen(path string) error { return os.Remove(path) }
