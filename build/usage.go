@@ -44,7 +44,8 @@ func newRecord(u *client.UsageInfo) CacheRecord {
 }
 
 // CacheUsage lists the records of the build cache that fit the filter, in containerd's
-// language: "type==exec.cachemount,mutable"; "" is all. Without a cache there are none.
+// language: "type==exec.cachemount,mutable"; "" is all. What was used last comes first.
+// Without a cache there are none.
 func CacheUsage(ctx context.Context, store Store, stateDir, filter string, notice func(string)) ([]CacheRecord, error) {
 	var records []CacheRecord
 	err := onCache(ctx, store, stateDir, notice, func(c *client.Client) error {
@@ -54,6 +55,7 @@ func CacheUsage(ctx context.Context, store Store, stateDir, filter string, notic
 		}
 		return err
 	})
+	slices.SortStableFunc(records, func(a, b CacheRecord) int { return b.LastUsed.Compare(a.LastUsed) })
 	return records, err
 }
 
@@ -104,9 +106,4 @@ func onCache(ctx context.Context, store Store, stateDir string, notice func(stri
 	}
 	o.UserNS, o.SingleID = userns.Current() != userns.None, userns.Current() == userns.Single
 	return withClient(ctx, o, func(c *client.Client, _ *ownEngine) error { return use(c) })
-}
-
-// SortRecords puts what was used last first.
-func SortRecords(list []CacheRecord) {
-	slices.SortStableFunc(list, func(a, b CacheRecord) int { return b.LastUsed.Compare(a.LastUsed) })
 }

@@ -27,7 +27,7 @@ func buildRequest(e *env, o buildOptions) (build.Request, error) {
 		Allow:        o.Allow, SSHAgent: e.Getenv("SSH_AUTH_SOCK"),
 		Stdout:   e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
-		Notice:   func(msg string) { e.say("note: %s", msg) },
+		Notice:   e.note,
 	}
 	keys, err := e.credentials()
 	if err != nil {

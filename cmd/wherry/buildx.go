@@ -28,6 +28,14 @@ func onlyDefault(builder string) error {
 	return nil
 }
 
+// enterCache is enterBuild for a command on the cache of a builder.
+func (e *env) enterCache(builder string) (store buildStore, state string, err error) {
+	if err := onlyDefault(builder); err != nil {
+		return buildStore{}, "", err
+	}
+	return e.enterBuild(e.note)
+}
+
 // cacheFlags are what the commands on the build cache have in common.
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
@@ -133,6 +141,17 @@ Last used:    {{.LastUsedAt}}
 Type:         {{.Type}}
 {{- end}}
 `
+
+// writeCache prints records of the build cache.
+func (e *env) writeCache(format string, records []build.CacheRecord) error {
+	l := cacheListing(format)
+	_, table := l.text()
+	rows := make([]cacheRow, len(records))
+	for i, r := range records {
+		rows[i] = newCacheRow(r, table)
+	}
+	return writeList(&e.Out, l, rows)
+}
 
 func cacheListing(format string) listing {
 	return listing{

@@ -52,26 +52,15 @@ func runBuildxDu(ctx context.Context, e *env, o buildxDuOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyDefault(o.Builder); err != nil {
-		return err
-	}
-	notice := func(msg string) { e.say("note: %s", msg) }
-	store, state, err := e.enterBuild(notice)
+	store, state, err := e.enterCache(o.Builder)
 	if err != nil {
 		return err
 	}
-	records, err := build.CacheUsage(ctx, store, state, filter, notice)
+	records, err := build.CacheUsage(ctx, store, state, filter, e.note)
 	if err != nil {
 		return err
 	}
-	build.SortRecords(records)
-	l := cacheListing(o.Format)
-	_, table := l.text()
-	rows := make([]cacheRow, len(records))
-	for i, r := range records {
-		rows[i] = newCacheRow(r, table)
-	}
-	if err := writeList(&e.Out, l, rows); err != nil {
+	if err := e.writeCache(o.Format, records); err != nil {
 		return err
 	}
 	if len(o.Filters) > 0 || o.Format != "" && o.Format != "table" && o.Format != verboseRecord {

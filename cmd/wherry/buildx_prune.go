@@ -55,11 +55,7 @@ func runBuildxPrune(ctx context.Context, e *env, o buildxPruneOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyDefault(o.Builder); err != nil {
-		return err
-	}
-	notice := func(msg string) { e.say("note: %s", msg) }
-	store, state, err := e.enterBuild(notice)
+	store, state, err := e.enterCache(o.Builder)
 	if err != nil {
 		return err
 	}
@@ -69,26 +65,28 @@ func runBuildxPrune(ctx context.Context, e *env, o buildxPruneOptions) error {
 		}
 	}
 	var gone []build.CacheRecord
-	if err := build.PruneCache(ctx, store, state, options, notice, func(r build.CacheRecord) { gone = append(gone, r) }); err != nil {
+	var total int64
+	err = build.PruneCache(ctx, store, state, options, e.note, func(r build.CacheRecord) {
+		gone = append(gone, r)
+		total += r.Size
+	})
+	if err != nil {
 		return err
 	}
-	l := cacheListing("")
-	if o.Verbose {
-		l = cacheListing(verboseRecord)
-	}
-	var total int64
-	rows := make([]cacheRow, len(gone))
-	for i, r := range gone {
-		rows[i] = newCacheRow(r, !o.Verbose)
-		total += r.Size
-	}
-	if len(rows) > 0 {
-		if err := writeList(&e.Out, l, rows); err != nil {
+	if len(gone) > 0 {
+		if err := e.writeCache(o.format(), gone); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintf(&e.Out, "Total:\t%s\n", units.HumanSize(float64(total)))
 	return nil
+}
+
+func (o buildxPruneOptions) format() string {
+	if o.Verbose {
+		return verboseRecord
+	}
+	return ""
 }
 
 func whichCache(all bool) string {

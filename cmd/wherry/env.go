@@ -83,6 +83,9 @@ func (e *env) say(format string, args ...any) {
 	fmt.Fprintf(w, format+"\n", args...)
 }
 
+// note tells what is worth knowing, and no error.
+func (e *env) note(msg string) { e.say("note: %s", msg) }
+
 // sayThrough has say write to w: whoever draws bars keeps the lines apart.
 func (e *env) sayThrough(w io.Writer) {
 	e.mu.Lock()
