@@ -166,6 +166,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"crashpoints": cmdCrashpoints, "crashfile": cmdCrashfile, "durable": cmdDurable, "fullpoints": cmdFullpoints,
 		// screen_test.go
 		"screen": cmdScreen,
+		// beside_test.go
+		"beside": cmdBeside,
 		// page_test.go
 		"page": cmdPage,
 	}

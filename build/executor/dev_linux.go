@@ -28,19 +28,27 @@ func populateDev(root rootDir, nodes []nodePlan) error {
 		return setup(err, "open /dev")
 	}
 	defer closing(dev)
-	for _, l := range [][2]string{
-		{"fd", "/proc/self/fd"},
-		{"stdin", "/proc/self/fd/0"},
-		{"stdout", "/proc/self/fd/1"},
-		{"stderr", "/proc/self/fd/2"},
-		{"core", "/proc/kcore"},
-		{"ptmx", "pts/ptmx"},
-	} {
+	for _, l := range deviceLinks() {
 		if err := unix.Symlinkat(l[1], dev, l[0]); err != nil && !errors.Is(err, unix.EEXIST) {
 			return setup(err, "link /dev/%s", l[0])
 		}
 	}
 	return nil
+}
+
+// deviceLinks are the names in /dev that lead elsewhere, as runc makes them.
+func deviceLinks() [][2]string {
+	links := [][2]string{
+		{"fd", "/proc/self/fd"},
+		{"stdin", "/proc/self/fd/0"},
+		{"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"},
+		{"ptmx", "pts/ptmx"},
+	}
+	if unix.Access("/proc/kcore", unix.F_OK) == nil { // not every kernel has it
+		links = append(links, [2]string{"core", "/proc/kcore"})
+	}
+	return links
 }
 
 // cloneDevice returns a detached mount of the host's node, after making sure that it is the device it should be.
