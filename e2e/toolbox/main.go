@@ -37,6 +37,8 @@ func applets() map[string]applet {
 		// text.go
 		"head": head, "tail": tail, "wc": wc, "grep": grep, "sort": sortLines, "seq": seq, "sleep": sleep,
 		"sha256sum": sha256sum, "tar": tarFiles, "date": date, "nc": nc,
+		// may.go
+		"may": may,
 	}
 }
 
