@@ -3,8 +3,9 @@
 //
 // A [Request] says what to build; [Build] runs it on the engine of a state folder:
 // its own, or that of another process of the same user that is building already,
-// so that builds run side by side and share one cache. The result of an image
-// build is named in the image store that the caller hands in.
+// so that builds run side by side and share one cache. [Several] runs requests side by
+// side that may use each other's results; package bake reads files that define them.
+// The result of an image build is named in the image store that the caller hands in.
 //
 // [Enter] and [Init] bring the process into the namespaces that a build needs.
 // Package engine assembles BuildKit, package executor runs the steps. This

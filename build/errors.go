@@ -34,6 +34,8 @@ type Error struct {
 	Output  []string // the last lines a failed step printed
 	Shown   bool     // the progress display has printed Output already
 	Err     error    // cause, with its type: [*FromError], [*StepError] or BuildKit's
+
+	vertex string // digest of the step; "" if it was none
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -69,7 +71,8 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 	var step string
 	var vertex *errdefs.VertexError
 	if errors.As(err, &vertex) {
-		step, e.Output = seen.step(vertex.Vertex.Digest)
+		e.vertex = vertex.Vertex.Digest
+		step, e.Output = seen.step(e.vertex)
 	}
 	var from *FromError
 	var file *engine.FileError

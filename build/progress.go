@@ -15,9 +15,8 @@ import (
 // lastLines is how much of a failed step's output an error carries.
 const lastLines = 20
 
-// show displays a build's status from the channel until it is closed, and remembers
-// what an error will need.
-func show(ctx context.Context, p Progress, seen *witness, from chan *client.SolveStatus) error {
+// show displays a status from the channel until it is closed.
+func show(ctx context.Context, p Progress, from chan *client.SolveStatus) error {
 	mode := progressui.DisplayMode(p.Mode)
 	out := p.Out
 	if mode == "none" || out == nil {
@@ -29,16 +28,8 @@ func show(ctx context.Context, p Progress, seen *witness, from chan *client.Solv
 		}
 		return err
 	}
-	to := make(chan *client.SolveStatus)
-	go func() {
-		defer close(to)
-		for s := range from {
-			seen.add(s)
-			to <- s
-		}
-	}()
 	// The display lives as long as the build tells: an interrupted one still prints its end.
-	_, err = display.UpdateFrom(context.WithoutCancel(ctx), to)
+	_, err = display.UpdateFrom(context.WithoutCancel(ctx), from)
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/wherry-oci/wherry/build/engine"
 	"github.com/wherry-oci/wherry/build/executor"
@@ -63,19 +62,55 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (out *R
 // job is what is done on an engine. It may be done again if the engine goes away.
 type job func(ctx context.Context, c *client.Client, opt client.SolveOpt) error
 
-// onEngine does a job with the request on an engine, with another one if the first was
-// that of another process and ended.
+// onEngine does a job with the request on an engine.
 func onEngine(ctx context.Context, store Store, stateDir string, r Request, do job) error {
 	src, err := locate(ctx, r)
 	if err != nil {
 		return err
 	}
+	return withEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, own *ownEngine) error {
+		return withSources(ctx, own, src, r, func(ctx context.Context, opt client.SolveOpt) error { return do(ctx, c, opt) })
+	})
+}
+
+// withSources has use work with what the client needs for a request, until a file of its
+// sources can't be read.
+func withSources(ctx context.Context, own *ownEngine, src *sources, r Request, use func(ctx context.Context, opt client.SolveOpt) error) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	opt, err := solveOpt(src, r, fail)
+	if err != nil {
+		return err
+	}
+	own.share(src, fail)
+	return use(ctx, opt)
+}
+
+// share has an engine of this process read the folder of a context directly.
+func (e *ownEngine) share(src *sources, fail func(error)) {
+	if e == nil || src.folder == "" || src.masked(src.folder) {
+		return
+	}
+	e.ShareFolder(src.sharedKey(), "context", engine.Folder{Dir: src.folder, Fail: func(path string, err error) {
+		fail(&UnreadableError{path, err})
+	}})
+}
+
+// withEngine has use work with an engine for requests like r, and again with another one
+// if the first was that of another process and ended.
+func withEngine(ctx context.Context, store Store, stateDir string, r Request, use func(ctx context.Context, c *client.Client, own *ownEngine) error) error {
 	o, err := engineOptions(store, stateDir, r)
 	if err != nil {
 		return err
 	}
 	for try := 1; ; try++ {
-		err := onOneEngine(ctx, o, src, r, do)
+		err := withClient(ctx, o, func(c *client.Client, own *ownEngine) error {
+			err := use(ctx, c, own)
+			if err != nil && own == nil && engineGone(err) {
+				return errEngineGone
+			}
+			return err
+		})
 		if try == maxEngines || !errors.Is(err, errEngineGone) {
 			return err
 		}
@@ -105,27 +140,6 @@ func engineOptions(store Store, stateDir string, r Request) (engine.Options, err
 	return o, nil
 }
 
-func onOneEngine(ctx context.Context, o engine.Options, src *sources, r Request, do job) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	return withClient(ctx, o, func(c *client.Client, own *ownEngine) error {
-		opt, err := solveOpt(src, r, fail)
-		if err != nil {
-			return err
-		}
-		if own != nil && src.folder != "" && !src.masked(src.folder) {
-			own.ShareFolder(src.sharedKey(), "context", engine.Folder{Dir: src.folder, Fail: func(path string, err error) {
-				fail(&UnreadableError{path, err})
-			}})
-		}
-		err = do(ctx, c, opt)
-		if err != nil && own == nil && engineGone(err) {
-			return errEngineGone
-		}
-		return err
-	})
-}
-
 // withClient has use work with an engine: own, or if that is nil another process's.
 func withClient(ctx context.Context, o engine.Options, use func(c *client.Client, own *ownEngine) error) (err error) {
 	conn, err := connect(ctx, o)
@@ -138,18 +152,12 @@ func withClient(ctx context.Context, o engine.Options, use func(c *client.Client
 
 // solve runs a build and its display side by side.
 func solve(ctx context.Context, p Progress, rec *recorder, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
-	status := make(chan *client.SolveStatus)
-	seen := newWitness(rec)
-	var eg errgroup.Group
-	eg.Go(func() error { return show(ctx, p, seen, status) })
-	res, err := run(status)
-	if shown := eg.Wait(); err == nil && shown != nil {
+	d := newDisplay(ctx, p)
+	res, err := d.solve(ctx, "", rec, run)
+	if shown := d.close(); err == nil {
 		err = shown
 	}
-	if err != nil {
-		return nil, explain(ctx, err, seen, p)
-	}
-	return res, nil
+	return res, err
 }
 
 func solveOpt(src *sources, r Request, fail func(error)) (client.SolveOpt, error) {
