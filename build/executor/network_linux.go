@@ -2,8 +2,6 @@ package executor
 
 import (
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // enterNetwork joins the network namespace that a provider has made, or brings the loopback of a new one up.
@@ -11,13 +9,13 @@ func enterNetwork(p *plan) error {
 	if p.NetNS != "" {
 		fd, err := unix.Open(p.NetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return step.Setup(err, "open network namespace")
+			return setup(err, "open network namespace")
 		}
-		defer step.Closing(fd)
-		return step.Setup(unix.Setns(fd, unix.CLONE_NEWNET), "join network namespace")
+		defer closing(fd)
+		return setup(unix.Setns(fd, unix.CLONE_NEWNET), "join network namespace")
 	}
 	if p.Loopback {
-		return step.Setup(loopbackUp(), "bring loopback up")
+		return setup(loopbackUp(), "bring loopback up")
 	}
 	return nil
 }
@@ -27,7 +25,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer step.Closing(fd)
+	defer closing(fd)
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err

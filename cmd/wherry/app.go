@@ -19,6 +19,7 @@ const program = "wherry"
 func commands(e *env) []*cli.Command {
 	return []*cli.Command{
 		newBuildCommand(e),
+		newBakeCommand(e),
 		newPullCommand(e),
 		newPushCommand(e),
 		newTagCommand(e),
@@ -60,7 +61,7 @@ func groups(e *env) []*cli.Command {
 		),
 		group("system", "Manage the store", newDfCommand(e)),
 		group("builder", "Manage builds", builderCommands(e)...),
-		group("buildx", "Build with BuildKit", append(builderCommands(e), buildxVersionCommand(e))...),
+		group("buildx", "Build with BuildKit", append(builderCommands(e), newBakeCommand(e), buildxVersionCommand(e))...),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/bake"
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
@@ -14,6 +15,9 @@ import (
 func hintForBuild(err error) string {
 	if _, ok := errors.AsType[*build.NoDockerfileError](err); ok {
 		return program + " build -f PATH/TO/DOCKERFILE CONTEXT"
+	}
+	if _, ok := errors.AsType[*bake.NoTargetError](err); ok {
+		return program + " bake --list targets"
 	}
 	if _, ok := errors.AsType[*build.NoGitError](err); ok {
 		return "apt-get install git (or your system's way), or clone it and build the folder"

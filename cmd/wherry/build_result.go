@@ -67,11 +67,15 @@ func writeResultFiles(o buildOptions, res *build.Result) error {
 	if o.MetadataFile == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(readableMetadata(res.Metadata), "", "  ")
+	return writeMetadata(o.MetadataFile, readableMetadata(res.Metadata))
+}
+
+func writeMetadata(path string, metadata map[string]any) error {
+	text, err := json.MarshalIndent(metadata, "", "  ")
 	if err != nil {
 		return err
 	}
-	err = writeFile(o.MetadataFile, func(w io.Writer) error {
+	err = writeFile(path, func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})

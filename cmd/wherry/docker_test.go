@@ -56,7 +56,6 @@ buildx version:
 // dockerMissing is what wherry does not have yet, in the form above; a command
 // without flags is missing whole. Whoever brings one strikes it out here.
 const dockerMissing = `
-buildx bake
 buildx imagetools create
 buildx imagetools inspect
 `

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode"
@@ -34,6 +35,7 @@ type env struct {
 	ReadPassword                   func() ([]byte, error)  // from the terminal, without echo
 	KeepTerminal                   func() (restore func()) // remembers how the terminal is set
 	Getenv                         func(string) string
+	Environ                        func() []string // all variables, as NAME=VALUE; nil: none
 
 	StoreDir  string   // --store; empty: the default
 	ConfigDir string   // --config; empty: the default
@@ -62,7 +64,8 @@ func newEnv() *env {
 			}
 			return func() { _ = term.Restore(fd, state) }
 		},
-		Getenv: os.Getenv,
+		Getenv:  os.Getenv,
+		Environ: os.Environ,
 	}
 }
 
@@ -70,6 +73,19 @@ func newEnv() *env {
 func stdoutWidth() int {
 	width, _, _ := term.GetSize(int(os.Stdout.Fd()))
 	return width
+}
+
+// environ are all variables by their names.
+func (e *env) environ() map[string]string {
+	values := map[string]string{}
+	if e.Environ == nil {
+		return values
+	}
+	for _, kv := range e.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		values[k] = v
+	}
+	return values
 }
 
 // say tells the person something on stderr, above the progress bars.

@@ -17,11 +17,24 @@ func newBuildCommand(*env) *cli.Command {
 		Usage:           "Start a build (on Linux only)",
 		ArgsUsage:       "PATH",
 		SkipFlagParsing: true,
-		Action: func(*cli.Context) error {
-			return withHint(errors.New("building needs Linux, this is "+runtime.GOOS),
-				"run wherry build in a Linux machine or container; every other command works here")
-		},
+		Action:          func(*cli.Context) error { return errNeedsLinux() },
 	}
+}
+
+// newBakeCommand is bake where it can't work.
+func newBakeCommand(*env) *cli.Command {
+	return &cli.Command{
+		Name:            "bake",
+		Usage:           "Build from a file (on Linux only)",
+		ArgsUsage:       "[TARGET...]",
+		SkipFlagParsing: true,
+		Action:          func(*cli.Context) error { return errNeedsLinux() },
+	}
+}
+
+func errNeedsLinux() error {
+	return withHint(errors.New("building needs Linux, this is "+runtime.GOOS),
+		"run wherry build in a Linux machine or container; every other command works here")
 }
 
 // builderCommands are those of docker builder; of a cache there is none here.

@@ -1,0 +1,212 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"unsafe"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// maxUserFile bounds what is read of an image's /etc/passwd.
+const maxUserFile = 10 << 20
+
+// execStep gives up what the step must not have, in the one order that works, and becomes it.
+func execStep(p *plan) error {
+	if err := setRlimits(p.Rlimits); err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	env := p.Env
+	if lookupEnv(env, "HOME") == "" { // as runc does
+		env = append(dropEnv(env, "HOME"), "HOME="+homeOf(p.UID))
+	}
+	had, err := permitted()
+	if err != nil {
+		return setup(err, "read capabilities")
+	}
+	caps := p.Caps.within(had)
+	// A session keyring of its own; where that is forbidden, keyctl is forbidden to the step as well.
+	_, _ = unix.KeyctlJoinSessionKeyring("")
+	if err := dropBounding(caps.Bounding); err != nil {
+		return setup(err, "drop capabilities")
+	}
+	// Tried first with full rights, since the step's user may not be allowed to pass a parent folder; then again.
+	cwdErr := unix.Chdir(p.Cwd)
+	if err := setIDs(p); err != nil {
+		return err
+	}
+	if cwdErr != nil {
+		cwdErr = unix.Chdir(p.Cwd)
+	}
+	if cwdErr != nil {
+		return setup(cwdErr, "enter working directory %q", p.Cwd)
+	}
+	// A cwd outside of the root (CVE-2024-21626) is not reachable from it.
+	if _, err := unix.Getcwd(make([]byte, unix.PathMax)); err != nil {
+		return setup(err, "enter working directory %q", p.Cwd)
+	}
+	program, err := lookPath(p.Args[0], lookupEnv(env, "PATH"))
+	if err != nil {
+		return setup(err, "exec %q", p.Args[0])
+	}
+	if err := confine(p, caps); err != nil {
+		return err
+	}
+	resetSignals()
+	return setup(unix.Exec(program, p.Args, env), "exec %q", p.Args[0])
+}
+
+func setRlimits(list []rlimitPlan) error {
+	for _, r := range list {
+		if err := unix.Setrlimit(r.Resource, &unix.Rlimit{Cur: r.Soft, Max: r.Hard}); err != nil {
+			return setup(err, "set resource limit %d", r.Resource)
+		}
+	}
+	return nil
+}
+
+// setIDs takes the step's user and groups, this thread only, and keeps the permitted capabilities for what follows.
+func setIDs(p *plan) error {
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return setup(err, "keep capabilities")
+	}
+	if !p.KeepGroups {
+		var first unsafe.Pointer
+		if len(p.Groups) > 0 {
+			first = unsafe.Pointer(&p.Groups[0])
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(first), 0); errno != 0 {
+			return setup(idError(errno), "set groups")
+		}
+	}
+	gid, uid := uintptr(p.GID), uintptr(p.UID)
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); errno != 0 {
+		return setup(idError(errno), "set group %d", p.GID)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+		return setup(idError(errno), "set user %d", p.UID)
+	}
+	return nil
+}
+
+// idError explains the kernel's "invalid argument".
+func idError(errno unix.Errno) error {
+	if errno == unix.EINVAL {
+		return fmt.Errorf("the id is not mapped in this user namespace: %w", errno)
+	}
+	return errno
+}
+
+// confine loads the filter while that is still allowed, then takes the final capabilities. Changing ids has cleared
+// the death signal, so it is set again; if the parent died in between, nobody holds the control socket's other end.
+func confine(p *plan, caps capSets) error {
+	all, err := permitted()
+	if err != nil {
+		return setup(err, "read capabilities")
+	}
+	if err := setCaps(capSets{Effective: all, Permitted: all, Inheritable: caps.Inheritable}); err != nil {
+		return setup(err, "raise capabilities")
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return setup(err, "set death signal")
+	}
+	poll := []unix.PollFd{{Fd: controlFD}}
+	if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+		return setup(unix.ESRCH, "find parent")
+	}
+	if p.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return setup(err, "forbid new privileges")
+		}
+	}
+	// runc's default as well: without the flag, older kernels slow every filtered process down against Spectre.
+	if err := loadSeccomp(p.Seccomp, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW); err != nil {
+		return setup(err, "load seccomp filter")
+	}
+	if err := setCaps(caps); err != nil {
+		return setup(err, "set capabilities")
+	}
+	return setup(raiseAmbient(caps.Ambient), "set ambient capabilities")
+}
+
+func lookupEnv(env []string, name string) string {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+func dropEnv(env []string, name string) []string {
+	out := make([]string, 0, len(env)+1)
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// homeOf is the home folder that the image's passwd file gives to uid, and "/" for one that it doesn't know.
+func homeOf(uid uint32) string {
+	// Neither a fifo nor a device may hold this process up.
+	f, err := os.OpenFile("/etc/passwd", os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "/"
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return "/"
+	}
+	list, err := user.ParsePasswdFilter(io.LimitReader(f, maxUserFile), func(u user.User) bool { return u.Uid == int(uid) })
+	if err != nil || len(list) == 0 || list[0].Home == "" {
+		return "/"
+	}
+	return list[0].Home
+}
+
+// lookPath finds the program as execvp would: in the step's PATH unless its name has a slash.
+func lookPath(name, list string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, executable(name)
+	}
+	found := error(unix.ENOENT)
+	for _, dir := range strings.Split(list, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		p := path.Join(dir, name)
+		if !strings.Contains(p, "/") {
+			p = "./" + p
+		}
+		err := executable(p)
+		if err == nil {
+			return p, nil
+		}
+		if errors.Is(err, unix.EACCES) {
+			found = err
+		}
+	}
+	if errors.Is(found, unix.ENOENT) {
+		return "", fmt.Errorf("not found in $PATH: %w", found)
+	}
+	return "", found
+}
+
+func executable(p string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(p, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EISDIR
+	}
+	return unix.Faccessat(unix.AT_FDCWD, p, unix.X_OK, unix.AT_EACCESS)
+}

@@ -1,0 +1,138 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"unsafe"
+
+	"github.com/elastic/go-seccomp-bpf/arch" // for its tables of syscall numbers
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Where the words of struct seccomp_data lie (little endian, which all our architectures are).
+const (
+	dataNr   = 0
+	dataArch = 4
+	dataArgs = 16
+)
+
+// x32Bit marks a syscall number of the x32 ABI; its AUDIT_ARCH is that of x86_64.
+const x32Bit = 0x40000000
+
+// armPrivate is where ARM's private syscalls (set_tls, cacheflush) begin, far above all others.
+const armPrivate = 0xf0000
+
+// compileSeccomp translates an OCI seccomp profile to a BPF program, as libseccomp would: a tree of comparisons for
+// each ABI. Two things follow runc rather than the profile: a syscall newer than all that the profile names gets
+// ENOSYS, so that libraries fall back instead of giving up, and an ABI that is not listed kills the process.
+// With fakeOwner, chown and set*id are answered with success instead. A nil profile without fakeOwner gives nil.
+func compileSeccomp(s *specs.LinuxSeccomp, fakeOwner bool) ([]unix.SockFilter, error) {
+	if s == nil {
+		if !fakeOwner {
+			return nil, nil
+		}
+		s = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: nativeArches()}
+	}
+	prog, err := seccompProgram(s, fakeOwner)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := bpf.Assemble(prog)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > unix.BPF_MAXINSNS {
+		return nil, fmt.Errorf("%d instructions are more than the kernel takes", len(raw))
+	}
+	out := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		out[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return out, nil
+}
+
+// nativeArches are the ABIs of this machine's kernel.
+func nativeArches() []specs.Arch {
+	if runtime.GOARCH == "arm64" {
+		return []specs.Arch{specs.ArchAARCH64, specs.ArchARM}
+	}
+	return []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32}
+}
+
+// seccompProgram puts the ABIs' trees one after the other, each behind a test of the architecture.
+func seccompProgram(s *specs.LinuxSeccomp, fakeOwner bool) ([]bpf.Instruction, error) {
+	abis, err := seccompABIs(s.Architectures)
+	if err != nil {
+		return nil, err
+	}
+	prog := []bpf.Instruction{bpf.LoadAbsolute{Off: dataArch, Size: 4}}
+	for _, a := range abis {
+		var body []bpf.Instruction
+		for _, info := range a {
+			tree, err := abiTree(s, info, fakeOwner)
+			if err != nil {
+				return nil, err
+			}
+			if info == arch.X86_64 { // what has the bit is x32's, or nobody's: skip to after this tree
+				body = append(body, bpf.LoadAbsolute{Off: dataNr, Size: 4},
+					bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1}, bpf.Jump{Skip: uint32(len(tree))})
+			} else {
+				body = append(body, bpf.LoadAbsolute{Off: dataNr, Size: 4})
+			}
+			body = append(body, tree...)
+		}
+		body = append(body, bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS})
+		prog = append(prog, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a[0].ID), SkipTrue: 1}, bpf.Jump{Skip: uint32(len(body))})
+		prog = append(prog, body...)
+	}
+	return append(prog, bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS}), nil
+}
+
+// seccompABIs groups the profile's architectures by what the kernel reports for them: x32 comes with x86_64.
+func seccompABIs(list []specs.Arch) ([][]*arch.Info, error) {
+	known := map[specs.Arch]*arch.Info{
+		specs.ArchX86_64: arch.X86_64, specs.ArchX86: arch.I386, specs.ArchX32: arch.X32,
+		specs.ArchAARCH64: arch.AARCH64, specs.ArchARM: arch.ARM,
+	}
+	if len(list) == 0 {
+		list = nativeArches()[:1]
+	}
+	var out [][]*arch.Info
+	for _, a := range list {
+		info, ok := known[a]
+		if !ok {
+			return nil, fmt.Errorf("architecture %q is not supported", a)
+		}
+		i := slices.IndexFunc(out, func(g []*arch.Info) bool { return g[0].ID == info.ID })
+		switch {
+		case i < 0:
+			out = append(out, []*arch.Info{info})
+		case info == arch.X32:
+			out[i] = append(out[i], info)
+		default: // x86_64 goes first: the others' numbers are behind its test of the bit
+			out[i] = append([]*arch.Info{info}, out[i]...)
+		}
+	}
+	return out, nil
+}
+
+// loadSeccomp installs a filter. Without flags it holds for this thread and what it starts or becomes.
+func loadSeccomp(prog []unix.SockFilter, flags uintptr) error {
+	if len(prog) == 0 {
+		return nil
+	}
+	if len(prog) > math.MaxUint16 {
+		return errors.New("seccomp filter is too long")
+	}
+	fp := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fp)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

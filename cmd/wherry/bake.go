@@ -1,0 +1,287 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/urfave/cli/v2"
+
+	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/bake"
+)
+
+// bakeOptions is a bake as it was typed.
+type bakeOptions struct {
+	Targets      []string
+	Files        []string
+	Sets         []string
+	Vars         []string
+	Allow        []string
+	Print        bool
+	List         string
+	Call         string
+	MetadataFile string
+	Progress     string
+	Builder      string
+	Policies     []string
+	Debug        bool
+}
+
+func newBakeCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "bake",
+		Usage:     "Build from a file",
+		ArgsUsage: "[TARGET...]",
+		Flags:     bakeFlags(),
+		Action:    func(c *cli.Context) error { return runBake(c.Context, e, readBakeOptions(c)) },
+	}
+}
+
+func bakeFlags() []cli.Flag {
+	return []cli.Flag{
+		list("allow", "Allow build to access specified resources (\"fs.read=PATH\", \"network.host\")"),
+		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (there is only \"default\")"},
+		&cli.StringFlag{Name: "call", Value: callBuild, Usage: "Set method for evaluating build (\"check\", \"outline\", \"targets\")"},
+		&cli.BoolFlag{Name: "check", Usage: "Shorthand for \"--call=check\""},
+		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, Usage: "Enable debug logging (has no effect)"},
+		list("file", "Build definition file", "f"),
+		&cli.StringFlag{Name: "list", Usage: "List targets or variables"},
+		&cli.BoolFlag{Name: "load", Usage: "Shorthand for \"--set=*.output=type=docker\" (the store, where results go anyway)"},
+		&cli.StringFlag{Name: "metadata-file", Usage: "Write build result metadata to a file"},
+		&cli.BoolFlag{Name: "no-cache", Usage: "Do not use cache when building the image"},
+		hidden(list("policy", "Policy configuration (not supported)")),
+		&cli.BoolFlag{Name: "print", Usage: "Print the options without building"},
+		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "Set type of progress output (\"auto\", \"none\", \"plain\", \"quiet\", \"rawjson\", \"tty\")"},
+		&cli.StringFlag{Name: "provenance", Usage: "Shorthand for \"--set=*.attest=type=provenance\""},
+		&cli.BoolFlag{Name: "pull", Usage: "Always attempt to pull all referenced images"},
+		&cli.BoolFlag{Name: "push", Usage: "Shorthand for \"--set=*.output=type=registry\""},
+		&cli.StringFlag{Name: "sbom", Usage: "Shorthand for \"--set=*.attest=type=sbom\""},
+		list("set", "Override target value (as \"targetpattern.key=value\")"),
+		list("var", "Set a variable value (as \"name=value\")"),
+	}
+}
+
+func readBakeOptions(c *cli.Context) bakeOptions {
+	o := bakeOptions{
+		Targets: c.Args().Slice(), Files: c.StringSlice("file"), Vars: c.StringSlice("var"), Allow: c.StringSlice("allow"),
+		Print: c.Bool("print"), List: c.String("list"), Call: c.String("call"), MetadataFile: c.String("metadata-file"),
+		Progress: c.String("progress"), Builder: c.String("builder"), Policies: c.StringSlice("policy"), Debug: c.IsSet("debug"),
+	}
+	if c.Bool("check") {
+		o.Call = build.AskCheck
+	}
+	// The flags that are shorthands are the last word, as in docker.
+	o.Sets = slices.Clone(c.StringSlice("set"))
+	for _, name := range []string{"push", "load"} {
+		if c.Bool(name) {
+			o.Sets = append(o.Sets, "*."+name+"=true")
+		}
+	}
+	for _, name := range []string{"no-cache", "pull"} {
+		if c.IsSet(name) {
+			o.Sets = append(o.Sets, fmt.Sprintf("*.%s=%t", name, c.Bool(name)))
+		}
+	}
+	for _, kind := range []string{"sbom", "provenance"} {
+		if value := c.String(kind); value != "" {
+			o.Sets = append(o.Sets, "*.attest=type="+kind+","+switched(value))
+		}
+	}
+	if name, _, _ := strings.Cut(o.Call, ","); name != callBuild {
+		o.Sets = append(o.Sets, "*.call="+name)
+	}
+	return o
+}
+
+func bakeUsage(format string, args ...any) error {
+	return &usageError{command: program + " bake", err: fmt.Errorf(format, args...)}
+}
+
+func runBake(ctx context.Context, e *env, o bakeOptions) error {
+	if o.Print && o.List != "" {
+		return bakeUsage("--print and --list can't be used together")
+	}
+	if len(o.Targets) > 0 && isRemoteDefinition(o.Targets[0]) {
+		return withHint(fmt.Errorf("%q: a definition is read from files, not from a repository or the web", o.Targets[0]),
+			"git clone REPOSITORY && cd FOLDER && %s bake ...", program)
+	}
+	if o.Print || o.List != "" {
+		return e.showBake(ctx, o)
+	}
+	// Standard input can be read once: by the process that Enter starts, if it does.
+	store, state, err := e.enterBuild(e.note)
+	if err != nil {
+		return err
+	}
+	definition, err := e.readDefinition(ctx, o)
+	if err != nil {
+		return err
+	}
+	plan, err := definition.Resolve(o.Targets, o.Sets)
+	if err != nil {
+		return err
+	}
+	if err := e.allowBake(ctx, plan, o); err != nil {
+		return err
+	}
+	if o.Debug {
+		e.say("note: --debug has no effect")
+	}
+	b := &baker{env: e, store: store, state: state, plan: plan}
+	return b.bake(ctx, o)
+}
+
+// isRemoteDefinition says whether what was typed is the URL of a definition.
+func isRemoteDefinition(s string) bool {
+	return strings.Contains(s, "://") || strings.HasPrefix(s, "git@") || strings.HasPrefix(s, "github.com/")
+}
+
+// baker is a plan about to be built.
+type baker struct {
+	*env
+	store buildStore
+	state string // folder of the build cache
+	plan  *bake.Plan
+}
+
+// bake builds the plan's targets and hands their results on. Those that are to be asked
+// a question are not built.
+func (b *baker) bake(ctx context.Context, o bakeOptions) error {
+	requests, notes, err := b.requests(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer notes.say(b.env)
+	asked := map[string]build.Request{}
+	var targets []build.Target
+	for _, name := range slices.Sorted(maps.Keys(requests)) {
+		if callOf(b.plan.Targets[name]) != callBuild {
+			asked[name] = requests[name]
+		} else {
+			targets = append(targets, build.Target{Name: name, Request: requests[name]})
+		}
+	}
+	if len(targets) > 0 {
+		if err := b.buildTargets(ctx, o, targets); err != nil {
+			return err
+		}
+	}
+	if len(asked) > 0 {
+		return b.askTargets(ctx, o, asked)
+	}
+	return nil
+}
+
+func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build.Target) error {
+	progress := build.Progress{Mode: o.Progress, Out: b.Stderr}
+	results, err := build.Several(ctx, b.store, b.state, progress, targets)
+	if err != nil {
+		(&builder{env: b.env}).sayBuildFailure(err)
+		return err
+	}
+	for _, t := range targets {
+		if !pushes(false, t.Request.Outputs) {
+			continue
+		}
+		for _, name := range t.Request.Names {
+			if err := runPush(ctx, b.env, pushOptions{Ref: name.String(), Quiet: o.Progress == "quiet"}); err != nil {
+				return &build.TargetError{Target: t.Name, Err: err}
+			}
+		}
+	}
+	b.Out.Reset() // stdout is the digests alone
+	metadata := map[string]any{}
+	for _, t := range targets {
+		metadata[t.Name] = readableMetadata(results[t.Name].Metadata)
+		if d := results[t.Name].Digest; d != (v1.Hash{}) {
+			fmt.Fprintf(&b.Out, "%s %s\n", t.Name, d)
+		}
+	}
+	if o.MetadataFile == "" {
+		return nil
+	}
+	return writeMetadata(o.MetadataFile, metadata)
+}
+
+// readDefinition reads the files of a definition.
+func (e *env) readDefinition(ctx context.Context, o bakeOptions) (*bake.Definition, error) {
+	files, err := e.bakeFiles(ctx, o.Files)
+	if err != nil {
+		return nil, err
+	}
+	vars := map[string]string{}
+	for _, v := range o.Vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return nil, bakeUsage("invalid --var %q: want NAME=VALUE", v)
+		}
+		vars[name] = value
+	}
+	dotenv, err := os.ReadFile(".env") // compose's
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.EISDIR) {
+		return nil, err
+	}
+	return bake.Parse(files, bake.Options{
+		Vars: vars, Environ: e.environ(), Dotenv: dotenv, Untold: isTrue(e.Getenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")),
+		Builtin: bakeBuiltins(),
+		Notice:  func(msg string) { e.note(printable(msg)) },
+		Open:    func(name string) ([]byte, error) { return e.readBakeFile(ctx, name) },
+	})
+}
+
+// maxDefinition bounds a file of a definition, in bytes.
+const maxDefinition = 2 << 20
+
+// bakeFiles reads the files that were named, by a flag or by BUILDX_BAKE_FILE, or those
+// with docker's default names that are there.
+func (e *env) bakeFiles(ctx context.Context, names []string) ([]bake.File, error) {
+	if len(names) == 0 && e.Getenv("BUILDX_BAKE_FILE") != "" {
+		names = strings.Split(e.Getenv("BUILDX_BAKE_FILE"), firstOf(e.Getenv("BUILDX_BAKE_PATH_SEPARATOR"), ":"))
+	}
+	optional := len(names) == 0
+	if optional {
+		names = bake.DefaultFiles()
+	}
+	var files []bake.File
+	for _, name := range names {
+		data, err := e.readBakeFile(ctx, strings.TrimPrefix(name, "cwd://"))
+		if optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, bake.File{Name: name, Data: data})
+	}
+	if len(files) == 0 {
+		return nil, withHint(errors.New("couldn't find a bake definition"), "%s bake -f FILE", program)
+	}
+	return files, nil
+}
+
+func (e *env) readBakeFile(ctx context.Context, name string) ([]byte, error) {
+	in := e.stdin(ctx)
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxDefinition+1))
+	if err == nil && len(data) > maxDefinition {
+		err = fmt.Errorf("%q: a definition has at most %d bytes", name, maxDefinition)
+	}
+	return data, err
+}
