@@ -4,12 +4,9 @@ package build
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +20,6 @@ import (
 // of, so that the next one can say what has changed.
 const (
 	pastFolder = "past"
-	maxPasts   = 100
 	maxPast    = 16 << 20 // bytes of one
 )
 
@@ -71,37 +67,13 @@ func readPast(path string) *past {
 	return &p
 }
 
-// write replaces what path remembers, and forgets the project that was built the longest
-// ago where there are many. It is not synced: half a file would be no worse than none.
+// write replaces what path remembers.
 func (p *past) write(path string) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	if err := engine.ReplaceFile(path, text); err != nil {
-		return err
-	}
-	return forget(filepath.Dir(path))
-}
-
-func forget(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) <= maxPasts {
-		return err
-	}
-	oldest := slices.MinFunc(entries, func(a, b os.DirEntry) int { return modified(a).Compare(modified(b)) })
-	if err := os.Remove(filepath.Join(dir, oldest.Name())); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil // another build was faster
-}
-
-func modified(e os.DirEntry) time.Time {
-	info, err := e.Info()
-	if err != nil { // it is gone
-		return time.Time{}
-	}
-	return info.ModTime()
+	return engine.Remember(path, text)
 }
 
 // find returns the step that s was in the past: one of the same name, or else the one in

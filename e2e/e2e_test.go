@@ -26,7 +26,9 @@ type suite struct {
 	accounts map[string]account
 	skips    skips
 	base     func() (v1.ImageIndex, error)
-	noBuild  func() string // why nothing can be built here; "" if builds work
+	// toolboxRoot is the base as a folder, for containers.
+	toolboxRoot func() (string, error)
+	noBuild     func() string // why nothing can be built here; "" if builds work
 }
 
 func (s *suite) bin() string { return filepath.Join(s.dir, "bin") }
@@ -65,6 +67,7 @@ func newSuite(ctx context.Context) (*suite, error) {
 		return nil, err
 	}
 	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) { return base.Index(context.Background()) })}
+	s.toolboxRoot = sync.OnceValues(s.unpackToolbox)
 	s.noBuild = sync.OnceValue(s.tryBuild)
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.bin(), 0o755)); err != nil {
 		return nil, err
@@ -145,7 +148,7 @@ func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*s
 func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		// run_test.go
-		"as": cmdAs, "code": cmdCode, "refused": cmdRefused, "killed": cmdKilled, "parallel": cmdParallel,
+		"as": cmdAs, "contained": cmdContained, "code": cmdCode, "refused": cmdRefused, "killed": cmdKilled, "parallel": cmdParallel,
 		// registry_test.go
 		"registry": cmdRegistry, "debian-registry": cmdDebianRegistry, "publish": cmdPublish,
 		"requests": cmdRequests, "published": cmdPublished, "shown": cmdShown, "sent": cmdSent,
@@ -166,6 +169,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"crashpoints": cmdCrashpoints, "crashfile": cmdCrashfile, "durable": cmdDurable, "fullpoints": cmdFullpoints,
 		// screen_test.go
 		"screen": cmdScreen,
+		// beside_test.go
+		"beside": cmdBeside,
 		// page_test.go
 		"page": cmdPage,
 	}

@@ -23,10 +23,20 @@ import (
 // stepLimit ends a command that hangs; none takes nearly as long.
 const stepLimit = 90 * time.Second
 
-// prepare makes a command of "[as USER] PROGRAM ARG... [<FILE]" in the script's folder and environment.
+// prepare makes a command of "[as USER|contained FLAG...] PROGRAM ARG... [<FILE]" in the script's folder and environment.
 func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exec.Cmd {
 	env := environment(ts)
 	var credential *syscall.Credential
+	var within *container
+	if len(args) > 1 && args[0] == "contained" {
+		var err error
+		within, args, err = readContainer(args[1:])
+		ts.Check(err)
+		if within.who.uid != 0 {
+			ts.Check(within.who.makeHome(ts.Getenv("STATE")))
+			env = append(env, within.who.environment(ts.Getenv("STATE"))...)
+		}
+	}
 	if len(args) > 2 && args[0] == "as" {
 		who, ok := storyOf(ts).suite.accounts[args[1]]
 		if !ok {
@@ -41,13 +51,20 @@ func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exe
 		stdin = strings.NewReader(ts.ReadFile(last[1:]))
 		args = args[:len(args)-1]
 	}
-	cmd := exec.CommandContext(ctx, lookPath(ts, args[0]), args[1:]...)
+	program := args[0] // in a container runc looks for it
+	if within == nil {
+		program = lookPath(ts, program)
+	}
+	cmd := exec.CommandContext(ctx, program, args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Dir, cmd.Stdin, cmd.Env = ts.MkAbs("."), stdin, env
 	// A group of its own, so that a kill reaches everything it started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
+	if within != nil {
+		within.contain(ctx, ts, cmd)
+	}
 	return cmd
 }
 
@@ -103,6 +120,11 @@ func exitCode(ctx context.Context, ts *testscript.TestScript, err error) int {
 // cmdAs: [!] as USER PROGRAM ARG... runs a program with another user's rights, home and environment.
 func cmdAs(ts *testscript.TestScript, neg bool, args []string) {
 	expect(ts, neg, run(ts, append([]string{"as"}, args...)))
+}
+
+// cmdContained: [!] contained [FLAG...] PROGRAM ARG... runs a program as in a default container of docker's: see container.
+func cmdContained(ts *testscript.TestScript, neg bool, args []string) {
+	expect(ts, neg, run(ts, append([]string{"contained"}, args...)))
 }
 
 func expect(ts *testscript.TestScript, neg bool, code int) {

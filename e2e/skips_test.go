@@ -114,6 +114,7 @@ var needs = map[string]string{
 	"umoci":           "umoci",
 	"mmdebstrap":      "mmdebstrap, to make a Debian root",
 	"docker-registry": "Debian's docker-registry",
+	"runc":            "runc, and the right to start a container",
 	"git":             "git",
 	"tmux":            "tmux, to be a terminal",
 	"zsh":             "zsh",

@@ -149,5 +149,5 @@ func writeSeen(path string, seen *seenFolder) error {
 	if err := gob.NewEncoder(&raw).Encode(seen); err != nil {
 		return err
 	}
-	return ReplaceFile(path, raw.Bytes())
+	return Remember(path, raw.Bytes())
 }

@@ -103,27 +103,6 @@ func writeSynced(path string, data []byte) (err error) {
 	return f.Sync()
 }
 
-// ReplaceFile gives a file of the build state a new content in one step; its folder is
-// made where it is missing. Nothing is synced: after a power failure the state is dropped
-// or, outside of it, what can't be read is taken for nothing.
-func ReplaceFile(path string, content []byte) error {
-	if _, err := mkdir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}
-
 func syncfs(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

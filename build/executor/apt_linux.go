@@ -8,6 +8,8 @@ import (
 
 	"github.com/moby/buildkit/executor"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // Where only one id exists, apt gives up: it changes to the user _apt for downloads and then asks the kernel whether it
@@ -37,15 +39,15 @@ func (e *stepExecutor) aptMount(rootfs string, mounts []executor.Mount) (m mount
 			return m, false, nil
 		}
 	}
-	root, err := openRootDir(rootfs)
+	root, err := step.OpenRootDir(rootfs)
 	if err != nil {
-		return m, false, setup(err, "open root file system")
+		return m, false, step.Setup(err, "open root file system")
 	}
-	defer closing(root.fd)
-	fd, err := root.open(aptFolder, unix.O_DIRECTORY)
+	defer step.Closing(root.FD)
+	fd, err := root.Open(aptFolder, unix.O_DIRECTORY)
 	if err != nil {
 		return m, false, nil // no such folder: no apt
 	}
-	closing(fd)
+	step.Closing(fd)
 	return mountPlan{Source: aptSource(e.opts.Root), Target: aptFile, Attrs: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}, true, nil
 }

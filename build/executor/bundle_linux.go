@@ -11,6 +11,8 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/util/network"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // bundle is what a step is started from.
@@ -128,9 +130,9 @@ func (e *stepExecutor) mountRoot(ctx context.Context, id string, root executor.M
 	}
 	undo.add(func() error { return os.Remove(rootfs) })
 	if err := mount.All(list, rootfs); err != nil {
-		return "", setup(err, "mount root file system")
+		return "", step.Setup(err, "mount root file system")
 	}
-	undo.add(func() error { return setup(mount.Unmount(rootfs, 0), "unmount root file system") })
+	undo.add(func() error { return step.Setup(mount.Unmount(rootfs, 0), "unmount root file system") })
 	return rootfs, nil
 }
 
@@ -143,15 +145,15 @@ func stubCleaner(ctx context.Context, rootfs string, mounts []executor.Mount, re
 
 // ensureWorkdir makes a missing working directory in the root file system itself, so that it stays in the layer.
 func ensureWorkdir(rootfs, cwd string, p *plan) error {
-	root, err := openRootDir(rootfs)
+	root, err := step.OpenRootDir(rootfs)
 	if err != nil {
-		return setup(err, "open root file system")
+		return step.Setup(err, "open root file system")
 	}
-	defer closing(root.fd)
-	fd, err := root.mkdirAll(cwd, int(p.UID), int(p.GID))
+	defer step.Closing(root.FD)
+	fd, err := root.MkdirAll(cwd, int(p.UID), int(p.GID))
 	if err != nil {
-		return setup(err, "make working directory %q", cwd)
+		return step.Setup(err, "make working directory %q", cwd)
 	}
-	closing(fd)
+	step.Closing(fd)
 	return nil
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // populateDev fills the fresh /dev: the host's nodes bound one by one (a user namespace may not make nodes, and binds
 // work on a nodev mount), and the usual links.
-func populateDev(root rootDir, nodes []nodePlan) error {
+func populateDev(root step.RootDir, nodes []nodePlan) error {
 	for _, n := range nodes {
 		tree, err := cloneDevice(n)
 		if n.Optional && (missing(err) || errors.Is(err, unix.ENXIO)) {
@@ -17,30 +19,38 @@ func populateDev(root rootDir, nodes []nodePlan) error {
 		}
 		if err == nil {
 			err = attachAt(root, tree, n.Path)
-			closing(tree)
+			step.Closing(tree)
 		}
 		if err != nil {
-			return setup(err, "bind device %s", n.Path)
+			return step.Setup(err, "bind device %s", n.Path)
 		}
 	}
-	dev, err := root.open("/dev", unix.O_DIRECTORY)
+	dev, err := root.Open("/dev", unix.O_DIRECTORY)
 	if err != nil {
-		return setup(err, "open /dev")
+		return step.Setup(err, "open /dev")
 	}
-	defer closing(dev)
-	for _, l := range [][2]string{
+	defer step.Closing(dev)
+	for _, l := range deviceLinks() {
+		if err := unix.Symlinkat(l[1], dev, l[0]); err != nil && !errors.Is(err, unix.EEXIST) {
+			return step.Setup(err, "link /dev/%s", l[0])
+		}
+	}
+	return nil
+}
+
+// deviceLinks are the names in /dev that lead elsewhere, as runc makes them.
+func deviceLinks() [][2]string {
+	links := [][2]string{
 		{"fd", "/proc/self/fd"},
 		{"stdin", "/proc/self/fd/0"},
 		{"stdout", "/proc/self/fd/1"},
 		{"stderr", "/proc/self/fd/2"},
-		{"core", "/proc/kcore"},
 		{"ptmx", "pts/ptmx"},
-	} {
-		if err := unix.Symlinkat(l[1], dev, l[0]); err != nil && !errors.Is(err, unix.EEXIST) {
-			return setup(err, "link /dev/%s", l[0])
-		}
 	}
-	return nil
+	if unix.Access("/proc/kcore", unix.F_OK) == nil { // not every kernel has it
+		links = append(links, [2]string{"core", "/proc/kcore"})
+	}
+	return links
 }
 
 // cloneDevice returns a detached mount of the host's node, after making sure that it is the device it should be.

@@ -9,6 +9,8 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // ErrNotRunning says that a step to execute something in does not exist, or has ended.
@@ -54,7 +56,7 @@ func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessIn
 }
 
 // joinPlan is the running step's plan with what meta says differently.
-func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
+func (e *stepExecutor) joinPlan(st *runningStep, meta executor.Meta) (*plan, error) {
 	if err := checkMeta(meta); err != nil {
 		return nil, err
 	}
@@ -68,7 +70,7 @@ func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
 		p.Cwd = meta.Cwd
 	}
 	if len(meta.Env) > 0 {
-		p.Env = dedupEnv(meta.Env)
+		p.Env = step.DedupEnv(meta.Env)
 	}
 	if meta.User != "" && !e.opts.SingleID {
 		uid, gid, groups, err := oci.GetUser(st.rootfs, meta.User)
@@ -85,31 +87,31 @@ func (e *stepExecutor) joinPlan(st *step, meta executor.Meta) (*plan, error) {
 func enterPIDNamespace(pid int) error {
 	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/pid", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return setup(err, "open pid namespace of step")
+		return step.Setup(err, "open pid namespace of step")
 	}
-	defer closing(fd)
-	return setup(unix.Setns(fd, unix.CLONE_NEWPID), "join pid namespace of step")
+	defer step.Closing(fd)
+	return step.Setup(unix.Setns(fd, unix.CLONE_NEWPID), "join pid namespace of step")
 }
 
 // joinStep enters the namespaces of a running step, whose pidfd follows the control socket, and executes the plan's
 // command in it. It returns only on failure.
 func joinStep(p *plan) error {
-	const pidFD = controlFD + 1
+	const pidFD = step.ControlFD + 1
 	// A mount namespace can only be entered by a thread whose root and cwd are its own.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return setup(err, "unshare folders")
+		return step.Setup(err, "unshare folders")
 	}
 	if err := unix.Setns(pidFD, int(p.JoinFlags)); err != nil {
-		return setup(err, "join namespaces of step")
+		return step.Setup(err, "join namespaces of step")
 	}
 	if p.Terminal {
-		root, err := openRootDir("/")
+		root, err := step.OpenRootDir("/")
 		if err != nil {
-			return setup(err, "open root file system")
+			return step.Setup(err, "open root file system")
 		}
 		if err := openConsole(root, p); err != nil {
-			return setup(err, "open terminal")
+			return step.Setup(err, "open terminal")
 		}
 	}
-	return execStep(p)
+	return step.Become(&p.Process, nil)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // InitArg0 is os.Args[0] of the re-executed child that becomes a step. A program that uses this package must call
@@ -44,11 +46,11 @@ type stepExecutor struct {
 	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
 	mu      sync.Mutex
-	running map[string]*step // by id, for Exec
+	running map[string]*runningStep // by id, for Exec
 }
 
-// step is one running step, as Exec needs to know it.
-type step struct {
+// runningStep is one running step, as Exec needs to know it.
+type runningStep struct {
 	started chan struct{} // closed when the step's own program runs
 	done    chan struct{} // closed when Run is about to return
 	rootfs  string
@@ -80,7 +82,7 @@ func New(o Options) (executor.Executor, error) {
 			return nil, fmt.Errorf("make executor folder: %w", err)
 		}
 	}
-	return &stepExecutor{opts: o, self: sync.OnceValues(openSelf), running: map[string]*step{}}, nil
+	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf), running: map[string]*runningStep{}}, nil
 }
 
 // Run starts a step and waits for its end. A step that could not be set up gives a *SetupError, one that ended with a
@@ -115,18 +117,18 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	return nil, err
 }
 
-func (e *stepExecutor) register(id string) (*step, error) {
+func (e *stepExecutor) register(id string) (*runningStep, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, ok := e.running[id]; ok {
 		return nil, fmt.Errorf("step %q is already running", id)
 	}
-	st := &step{started: make(chan struct{}), done: make(chan struct{})}
+	st := &runningStep{started: make(chan struct{}), done: make(chan struct{})}
 	e.running[id] = st
 	return st, nil
 }
 
-func (e *stepExecutor) unregister(id string, st *step) {
+func (e *stepExecutor) unregister(id string, st *runningStep) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.running, id)

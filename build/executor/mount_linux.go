@@ -3,40 +3,34 @@ package executor
 import (
 	"errors"
 	"fmt"
-	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // cgroupRoot is where the host has its cgroups.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// closing closes a descriptor that holds nothing that could be lost, as O_PATH ones and detached mounts do.
-func closing(fd int) { _ = unix.Close(fd) }
-
-// fdPath names a descriptor for calls that take a path only. It goes through the outer /proc, which is why all
-// mounts are made before pivot_root.
-func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
-
 // mountRootfs makes the root file system a mount of its own in this namespace, and opens it.
-func mountRootfs(p *plan) (rootDir, error) {
+func mountRootfs(p *plan) (step.RootDir, error) {
 	// Nothing that is mounted here may show outside; what outside unmounts should go here, too, or it stays busy.
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return rootDir{}, setup(err, "make mounts private")
+		return step.RootDir{}, step.Setup(err, "make mounts private")
 	}
 	tree, err := cloneTree(p.Rootfs, true)
 	if err != nil {
-		return rootDir{}, setup(err, "clone root file system")
+		return step.RootDir{}, step.Setup(err, "clone root file system")
 	}
 	if !p.Devices {
 		if err := setMountAttrs(tree, unix.MOUNT_ATTR_NODEV, false); err != nil {
-			return rootDir{}, setup(err, "forbid devices on root file system")
+			return step.RootDir{}, step.Setup(err, "forbid devices on root file system")
 		}
 	}
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, p.Rootfs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return rootDir{}, setup(err, "mount root file system")
+		return step.RootDir{}, step.Setup(err, "mount root file system")
 	}
-	return rootDir{fd: tree, path: p.Rootfs}, nil
+	return step.RootDir{FD: tree, Path: p.Rootfs}, nil
 }
 
 // cloneTree returns a detached copy of the mount at p.
@@ -65,10 +59,10 @@ func attach(tree, target int) error {
 }
 
 // mountAll makes the spec's mounts in their order.
-func mountAll(root rootDir, p *plan) error {
+func mountAll(root step.RootDir, p *plan) error {
 	for _, m := range p.Mounts {
 		if err := mountOne(root, m); err != nil {
-			return setup(err, "mount %s", m.Target)
+			return step.Setup(err, "mount %s", m.Target)
 		}
 		if m.Target == "/dev" {
 			if err := populateDev(root, p.Nodes); err != nil {
@@ -79,7 +73,7 @@ func mountAll(root rootDir, p *plan) error {
 	return nil
 }
 
-func mountOne(root rootDir, m mountPlan) error {
+func mountOne(root step.RootDir, m mountPlan) error {
 	switch m.Type {
 	case "":
 		return bindMount(root, m)
@@ -87,27 +81,27 @@ func mountOne(root rootDir, m mountPlan) error {
 		return mountCgroup(root, m)
 	case "proc", "sysfs":
 		// Their files steer the kernel: masks and read-only paths have to find them where they belong.
-		if fd, err := root.openHow(m.Target, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}); err == nil {
-			closing(fd)
+		if fd, err := root.OpenHow(m.Target, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}); err == nil {
+			step.Closing(fd)
 		} else if errors.Is(err, unix.ELOOP) {
 			return errors.New("the image has a symlink there")
 		}
 	}
-	target, err := root.mkdirAll(m.Target, 0, 0)
+	target, err := root.MkdirAll(m.Target, 0, 0)
 	if err != nil {
 		return err
 	}
-	defer closing(target)
-	return unix.Mount(m.Source, fdPath(target), m.Type, m.Flags, m.Data)
+	defer step.Closing(target)
+	return unix.Mount(m.Source, step.FDPath(target), m.Type, m.Flags, m.Data)
 }
 
 // bindMount clones the source, restricts the clone, and only then puts it in place.
-func bindMount(root rootDir, m mountPlan) error {
+func bindMount(root step.RootDir, m mountPlan) error {
 	tree, err := cloneTree(m.Source, m.Rec)
 	if err != nil {
 		return fmt.Errorf("source %q: %w", m.Source, err)
 	}
-	defer closing(tree)
+	defer step.Closing(tree)
 	if err := setMountAttrs(tree, m.Attrs, true); err != nil {
 		return err
 	}
@@ -115,7 +109,7 @@ func bindMount(root rootDir, m mountPlan) error {
 }
 
 // attachAt puts a detached mount at name, making a folder or an empty file there if there is nothing.
-func attachAt(root rootDir, tree int, name string) error {
+func attachAt(root step.RootDir, tree int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(tree, &st); err != nil {
 		return err
@@ -123,20 +117,20 @@ func attachAt(root rootDir, tree int, name string) error {
 	var target int
 	var err error
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		target, err = root.mkdirAll(name, 0, 0)
+		target, err = root.MkdirAll(name, 0, 0)
 	} else {
-		target, err = root.touch(name)
+		target, err = root.Touch(name)
 	}
 	if err != nil {
 		return err
 	}
-	defer closing(target)
+	defer step.Closing(target)
 	return attach(tree, target)
 }
 
 // mountCgroup shows the cgroups of the step's own cgroup namespace (cgroup v2), or else the host's tree, read-only.
 // A host without cgroups has nothing to show.
-func mountCgroup(root rootDir, m mountPlan) error {
+func mountCgroup(root step.RootDir, m mountPlan) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err != nil {
 		if missing(err) {
@@ -148,12 +142,12 @@ func mountCgroup(root rootDir, m mountPlan) error {
 		return nil
 	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		target, err := root.mkdirAll(m.Target, 0, 0)
+		target, err := root.MkdirAll(m.Target, 0, 0)
 		if err != nil {
 			return err
 		}
-		defer closing(target)
-		err = unix.Mount("cgroup", fdPath(target), "cgroup2", m.Flags, "")
+		defer step.Closing(target)
+		err = unix.Mount("cgroup", step.FDPath(target), "cgroup2", m.Flags, "")
 		if err == nil || !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 			return err
 		}
@@ -162,33 +156,33 @@ func mountCgroup(root rootDir, m mountPlan) error {
 }
 
 // restrict hides the masked paths and makes others read-only. Paths that this kernel does not have are skipped.
-func restrict(root rootDir, p *plan) error {
+func restrict(root step.RootDir, p *plan) error {
 	for _, name := range p.Masked {
 		if err := onExisting(root, name, mask); err != nil {
-			return setup(err, "mask %s", name)
+			return step.Setup(err, "mask %s", name)
 		}
 	}
 	for _, name := range p.Readonly {
 		if err := onExisting(root, name, makeReadonly); err != nil {
-			return setup(err, "make %s read-only", name)
+			return step.Setup(err, "make %s read-only", name)
 		}
 	}
 	if p.RootReadonly {
-		return setup(setMountAttrs(root.fd, unix.MOUNT_ATTR_RDONLY, false), "make root file system read-only")
+		return step.Setup(setMountAttrs(root.FD, unix.MOUNT_ATTR_RDONLY, false), "make root file system read-only")
 	}
 	return nil
 }
 
 // onExisting opens name and calls f with it, unless there is no such path.
-func onExisting(root rootDir, name string, f func(target int) error) error {
-	target, err := root.open(name, 0)
+func onExisting(root step.RootDir, name string, f func(target int) error) error {
+	target, err := root.Open(name, 0)
 	if missing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer closing(target)
+	defer step.Closing(target)
 	return f(target)
 }
 
@@ -202,13 +196,13 @@ func mask(target int) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return unix.Mount("tmpfs", fdPath(target), "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nr_blocks=1,nr_inodes=1")
+		return unix.Mount("tmpfs", step.FDPath(target), "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nr_blocks=1,nr_inodes=1")
 	}
 	null, err := cloneDevice(nodePlan{Path: "/dev/null", Major: 1, Minor: 3})
 	if err != nil {
 		return err
 	}
-	defer closing(null)
+	defer step.Closing(null)
 	return attach(null, target)
 }
 
@@ -217,7 +211,7 @@ func makeReadonly(target int) error {
 	if err != nil {
 		return err
 	}
-	defer closing(tree)
+	defer step.Closing(tree)
 	if err := setMountAttrs(tree, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, true); err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package executor
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // enterNetwork joins the network namespace that a provider has made, or brings the loopback of a new one up.
@@ -9,13 +11,13 @@ func enterNetwork(p *plan) error {
 	if p.NetNS != "" {
 		fd, err := unix.Open(p.NetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return setup(err, "open network namespace")
+			return step.Setup(err, "open network namespace")
 		}
-		defer closing(fd)
-		return setup(unix.Setns(fd, unix.CLONE_NEWNET), "join network namespace")
+		defer step.Closing(fd)
+		return step.Setup(unix.Setns(fd, unix.CLONE_NEWNET), "join network namespace")
 	}
 	if p.Loopback {
-		return setup(loopbackUp(), "bring loopback up")
+		return step.Setup(loopbackUp(), "bring loopback up")
 	}
 	return nil
 }
@@ -25,7 +27,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer closing(fd)
+	defer step.Closing(fd)
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 package executor
 
-import "golang.org/x/sys/unix"
+import "github.com/wherry-oci/wherry/build/executor/internal/step"
 
 // plan is all that the child needs to know, as plain data: it crosses a socket in gob, which unlike JSON keeps bytes
 // that are no UTF-8. What can be decided before the namespaces exist is decided in the parent.
@@ -17,18 +17,7 @@ type plan struct {
 	Loopback bool   // bring lo up: the network namespace is new
 	NetNS    string // join this network namespace; "" for none
 
-	Terminal bool
-	Args     []string
-	Env      []string // without doubles
-	Cwd      string
-
-	UID, GID   uint32
-	Groups     []uint32
-	KeepGroups bool // setgroups is denied in this user namespace
-	Rlimits    []rlimitPlan
-	Caps       capSets
-	NoNewPrivs bool
-	Seccomp    []unix.SockFilter // empty: none
+	step.Process
 
 	// CloneFlags are the namespaces to make. A supervisor makes them for its child; else the engine already has.
 	CloneFlags uintptr
@@ -58,9 +47,4 @@ type nodePlan struct {
 	Block        bool
 	Major, Minor uint32
 	Optional     bool // left out where the host has none
-}
-
-type rlimitPlan struct {
-	Resource   int
-	Soft, Hard uint64
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // ProcMountable says whether this process may give its steps a procfs of their own. Within a user namespace the kernel
@@ -22,7 +24,7 @@ func ProcMountable() (bool, error) {
 	if err != nil || !covered {
 		return err == nil, err
 	}
-	e := &stepExecutor{self: openSelf}
+	e := &stepExecutor{self: step.OpenSelf}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return false, err
@@ -32,9 +34,9 @@ func ProcMountable() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.control.Close()
-	err = c.handshake(&plan{Probe: true})
-	if _, werr := c.proc.Wait(); werr != nil {
+	defer c.Control.Close()
+	err = c.Handshake(&plan{Probe: true})
+	if _, werr := c.Proc.Wait(); werr != nil {
 		return false, werr
 	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {

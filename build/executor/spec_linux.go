@@ -14,6 +14,8 @@ import (
 	"github.com/moby/buildkit/util/rootless/specconv"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // specInput is what the OCI spec of a step is made from, next to its Meta.
@@ -65,32 +67,22 @@ func generatePlan(ctx context.Context, meta executor.Meta, in specInput) (*plan,
 
 // newPlan boils an OCI spec down to what the child has to do.
 func newPlan(spec *specs.Spec, insecure, single bool) (*plan, error) {
-	pr := spec.Process
 	p := &plan{
 		Rootfs: spec.Root.Path, RootReadonly: spec.Root.Readonly, Devices: insecure,
 		Masked: spec.Linux.MaskedPaths, Readonly: spec.Linux.ReadonlyPaths,
-		Hostname: spec.Hostname, Terminal: pr.Terminal,
-		Args: pr.Args, Env: dedupEnv(pr.Env), Cwd: pr.Cwd,
-		UID: pr.User.UID, GID: pr.User.GID, Groups: pr.User.AdditionalGids,
-		Caps: newCapSets(pr.Capabilities), NoNewPrivs: pr.NoNewPrivileges,
-		Nodes: deviceNodes(spec.Linux.Devices),
-	}
-	if single {
-		p.UID, p.GID, p.Groups, p.KeepGroups = 0, 0, nil, true
+		Hostname: spec.Hostname,
+		Nodes:    deviceNodes(spec.Linux.Devices),
 	}
 	var err error
+	if p.Process, err = step.NewProcess(spec, single); err != nil {
+		return nil, err
+	}
 	if p.CloneFlags, p.NetNS, err = namespaceFlags(spec.Linux.Namespaces); err != nil {
 		return nil, err
 	}
 	p.Loopback = p.CloneFlags&unix.CLONE_NEWNET != 0
 	for _, m := range spec.Mounts {
 		p.Mounts = append(p.Mounts, newMountPlan(m, insecure, single))
-	}
-	if p.Rlimits, err = rlimits(pr.Rlimits); err != nil {
-		return nil, err
-	}
-	if p.Seccomp, err = compileSeccomp(spec.Linux.Seccomp, single); err != nil {
-		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}
 	return p, nil
 }
@@ -115,43 +107,6 @@ func namespaceFlags(list []specs.LinuxNamespace) (flags uintptr, netns string, e
 		}
 	}
 	return flags, netns, nil
-}
-
-// dedupEnv keeps the last value of each name, as runc does, and drops entries that are no assignment.
-func dedupEnv(env []string) []string {
-	last := make(map[string]int, len(env))
-	for i, e := range env {
-		if name, _, ok := strings.Cut(e, "="); ok && name != "" {
-			last[name] = i
-		}
-	}
-	out := make([]string, 0, len(last))
-	for i, e := range env {
-		if name, _, _ := strings.Cut(e, "="); name != "" && last[name] == i {
-			if strings.Contains(e, "=") {
-				out = append(out, e)
-			}
-		}
-	}
-	return out
-}
-
-func rlimits(list []specs.POSIXRlimit) ([]rlimitPlan, error) {
-	known := map[string]int{
-		"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
-		"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE,
-		"RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
-		"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
-	}
-	out := make([]rlimitPlan, 0, len(list))
-	for _, r := range list {
-		n, ok := known[r.Type]
-		if !ok {
-			return nil, fmt.Errorf("unknown ulimit %q", strings.ToLower(strings.TrimPrefix(r.Type, "RLIMIT_")))
-		}
-		out = append(out, rlimitPlan{Resource: n, Soft: r.Soft, Hard: r.Hard})
-	}
-	return out, nil
 }
 
 // deviceNodes lists the nodes that every step gets, then those that the spec adds (--security=insecure), which are

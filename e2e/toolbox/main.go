@@ -33,10 +33,12 @@ func applets() map[string]applet {
 		"su": su,
 		// look.go
 		"ls": ls, "stat": stat, "readlink": readlink, "find": find, "id": id, "env": env,
-		"hostname": hostname, "uname": uname, "umask": umask, "whoami": whoami, "nproc": nproc,
+		"hostname": hostname, "probe": probe, "uname": uname, "umask": umask, "whoami": whoami, "nproc": nproc,
 		// text.go
 		"head": head, "tail": tail, "wc": wc, "grep": grep, "sort": sortLines, "seq": seq, "sleep": sleep,
 		"sha256sum": sha256sum, "tar": tarFiles, "date": date, "nc": nc,
+		// may.go
+		"may": may,
 	}
 }
 

@@ -1,8 +1,9 @@
-package executor
+package step
 
 import (
 	"errors"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,30 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootDir is a root file system whose content is not trusted: every name in it is resolved by the kernel as if it were
+// RootDir is a root file system whose content is not trusted: every name in it is resolved by the kernel as if it were
 // the root (a symlink or ".." can't lead out of it), and what is done is done to the file descriptor found so.
-type rootDir struct {
-	fd   int
-	path string // as this process sees it; only to follow symlinks whose targets are still missing
+type RootDir struct {
+	FD   int
+	Path string // as this process sees it; only to follow symlinks whose targets are still missing
 }
 
-func openRootDir(p string) (rootDir, error) {
+// OpenRootDir opens the folder p as a root file system.
+func OpenRootDir(p string) (RootDir, error) {
 	fd, err := unix.Open(p, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return rootDir{fd: fd, path: p}, err
+	return RootDir{FD: fd, Path: p}, err
 }
 
-// open resolves name and returns an O_PATH descriptor for it.
-func (r rootDir) open(name string, flags uint64) (int, error) {
-	return r.openHow(name, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT})
+// Open resolves name and returns an O_PATH descriptor for it.
+func (r RootDir) Open(name string, flags uint64) (int, error) {
+	return r.OpenHow(name, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT})
 }
 
-func (r rootDir) openHow(name string, how unix.OpenHow) (int, error) {
+// OpenHow opens name as how says, whose Resolve should have unix.RESOLVE_IN_ROOT.
+func (r RootDir) OpenHow(name string, how unix.OpenHow) (int, error) {
 	name = strings.TrimLeft(path.Clean("/"+name), "/")
 	if name == "" {
 		name = "."
 	}
 	for try := 0; ; try++ {
-		fd, err := unix.Openat2(r.fd, name, &how)
+		fd, err := unix.Openat2(r.FD, name, &how)
 		// EAGAIN: something was renamed on the way, so the kernel can't vouch for "..".
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) || try > 100 {
 			return fd, err
@@ -43,17 +46,17 @@ func (r rootDir) openHow(name string, how unix.OpenHow) (int, error) {
 }
 
 // literal is name with all its symlinks followed, also those that point at what does not exist yet.
-func (r rootDir) literal(name string) (string, error) {
-	p, err := fs.RootPath(r.path, name)
+func (r RootDir) literal(name string) (string, error) {
+	p, err := fs.RootPath(r.Path, name)
 	if err != nil {
 		return "", err
 	}
-	return path.Clean("/" + strings.TrimPrefix(p, r.path)), nil
+	return path.Clean("/" + strings.TrimPrefix(p, r.Path)), nil
 }
 
-// mkdirAll opens the folder name and makes what is missing of it, 0755 and owned by uid and gid.
-func (r rootDir) mkdirAll(name string, uid, gid int) (int, error) {
-	fd, err := r.open(name, unix.O_DIRECTORY)
+// MkdirAll opens the folder name and makes what is missing of it, 0755 and owned by uid and gid.
+func (r RootDir) MkdirAll(name string, uid, gid int) (int, error) {
+	fd, err := r.Open(name, unix.O_DIRECTORY)
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
@@ -61,14 +64,14 @@ func (r rootDir) mkdirAll(name string, uid, gid int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	cur, err := r.open("/", unix.O_DIRECTORY)
+	cur, err := r.Open("/", unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
 	}
 	walked := "/"
 	for _, part := range strings.Split(strings.Trim(lit, "/"), "/") {
 		walked = path.Join(walked, part)
-		sub, err := r.open(walked, unix.O_DIRECTORY)
+		sub, err := r.Open(walked, unix.O_DIRECTORY)
 		if errors.Is(err, unix.ENOENT) {
 			sub, err = mkdirOwned(cur, part, uid, gid)
 		}
@@ -100,9 +103,9 @@ func mkdirOwned(dir int, name string, uid, gid int) (int, error) {
 	return fd, nil
 }
 
-// touch opens name, which may be anything but is made as an empty file, with its folders, if it is missing.
-func (r rootDir) touch(name string) (int, error) {
-	fd, err := r.open(name, 0)
+// Touch opens name, which may be anything but is made as an empty file, with its folders, if it is missing.
+func (r RootDir) Touch(name string) (int, error) {
+	fd, err := r.Open(name, 0)
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
@@ -110,7 +113,7 @@ func (r rootDir) touch(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	dir, err := r.mkdirAll(path.Dir(lit), 0, 0)
+	dir, err := r.MkdirAll(path.Dir(lit), 0, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -121,3 +124,9 @@ func (r rootDir) touch(name string) (int, error) {
 	}
 	return file, nil
 }
+
+// Closing closes a descriptor that holds nothing that could be lost, as O_PATH ones and detached mounts do.
+func Closing(fd int) { _ = unix.Close(fd) }
+
+// FDPath names a descriptor for calls that take a path only. It goes through /proc as this process sees it.
+func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

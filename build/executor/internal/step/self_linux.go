@@ -1,4 +1,4 @@
-package executor
+package step
 
 import (
 	"errors"
@@ -9,19 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openSelf returns a handle to our own binary from which children are started.
+// OpenSelf returns a handle to our own binary from which children are started.
 //
 // An image can make the step's program a link to /proc/self/exe; execve then runs our binary inside the step, and a
 // process beside it may reopen that file for writing (CVE-2019-5736). The handle is therefore a read-only clone of the
 // binary's mount, attached nowhere: whatever is reached through it refuses writes, and nobody in a step could remount
 // it. Where cloning is impossible (the file was replaced since we started) a sealed copy in memory does the same.
-func openSelf() (*os.File, error) {
+func OpenSelf() (*os.File, error) {
 	if f, err := cloneSelf(); err == nil {
 		return f, nil
 	}
 	f, err := copySelf()
 	if err != nil {
-		return nil, setup(err, "open our own binary")
+		return nil, Setup(err, "open our own binary")
 	}
 	return f, nil
 }

@@ -1,4 +1,4 @@
-package executor
+package seccomp
 
 import (
 	"errors"
@@ -27,16 +27,16 @@ const x32Bit = 0x40000000
 // armPrivate is where ARM's private syscalls (set_tls, cacheflush) begin, far above all others.
 const armPrivate = 0xf0000
 
-// compileSeccomp translates an OCI seccomp profile to a BPF program, as libseccomp would: a tree of comparisons for
+// Compile translates an OCI seccomp profile to a BPF program, as libseccomp would: a tree of comparisons for
 // each ABI. Two things follow runc rather than the profile: a syscall newer than all that the profile names gets
 // ENOSYS, so that libraries fall back instead of giving up, and an ABI that is not listed kills the process.
 // With fakeOwner, chown and set*id are answered with success instead. A nil profile without fakeOwner gives nil.
-func compileSeccomp(s *specs.LinuxSeccomp, fakeOwner bool) ([]unix.SockFilter, error) {
+func Compile(s *specs.LinuxSeccomp, fakeOwner bool) ([]unix.SockFilter, error) {
 	if s == nil {
 		if !fakeOwner {
 			return nil, nil
 		}
-		s = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: nativeArches()}
+		s = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: NativeArches()}
 	}
 	prog, err := seccompProgram(s, fakeOwner)
 	if err != nil {
@@ -56,8 +56,8 @@ func compileSeccomp(s *specs.LinuxSeccomp, fakeOwner bool) ([]unix.SockFilter, e
 	return out, nil
 }
 
-// nativeArches are the ABIs of this machine's kernel.
-func nativeArches() []specs.Arch {
+// NativeArches are the ABIs of this machine's kernel.
+func NativeArches() []specs.Arch {
 	if runtime.GOARCH == "arm64" {
 		return []specs.Arch{specs.ArchAARCH64, specs.ArchARM}
 	}
@@ -100,7 +100,7 @@ func seccompABIs(list []specs.Arch) ([][]*arch.Info, error) {
 		specs.ArchAARCH64: arch.AARCH64, specs.ArchARM: arch.ARM,
 	}
 	if len(list) == 0 {
-		list = nativeArches()[:1]
+		list = NativeArches()[:1]
 	}
 	var out [][]*arch.Info
 	for _, a := range list {
@@ -121,8 +121,8 @@ func seccompABIs(list []specs.Arch) ([][]*arch.Info, error) {
 	return out, nil
 }
 
-// loadSeccomp installs a filter. Without flags it holds for this thread and what it starts or becomes.
-func loadSeccomp(prog []unix.SockFilter, flags uintptr) error {
+// Load installs a filter. Without flags it holds for this thread and what it starts or becomes.
+func Load(prog []unix.SockFilter, flags uintptr) error {
 	if len(prog) == 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package executor
+package step
 
 import (
 	"strings"
@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capSets are capability sets as bit masks.
-type capSets struct{ Bounding, Effective, Permitted, Inheritable, Ambient uint64 }
+// CapSets are capability sets as bit masks.
+type CapSets struct{ Bounding, Effective, Permitted, Inheritable, Ambient uint64 }
 
-// newCapSets translates the names of an OCI spec. Names that this kernel does not know are left out, as runc does.
-func newCapSets(c *specs.LinuxCapabilities) capSets {
+// NewCapSets translates the names of an OCI spec. Names that this kernel does not know are left out, as runc does.
+func NewCapSets(c *specs.LinuxCapabilities) CapSets {
 	if c == nil {
-		return capSets{}
+		return CapSets{}
 	}
 	bits := map[string]uint64{}
 	if known, err := capability.ListSupported(); err == nil {
@@ -28,20 +28,20 @@ func newCapSets(c *specs.LinuxCapabilities) capSets {
 		}
 		return m
 	}
-	return capSets{mask(c.Bounding), mask(c.Effective), mask(c.Permitted), mask(c.Inheritable), mask(c.Ambient)}
+	return CapSets{mask(c.Bounding), mask(c.Effective), mask(c.Permitted), mask(c.Inheritable), mask(c.Ambient)}
 }
 
-// within cuts the sets down to what is had: root of an outer container lacks some, and asking for those is refused.
-func (c capSets) within(had uint64) capSets {
-	return capSets{c.Bounding & had, c.Effective & had, c.Permitted & had, c.Inheritable & had, c.Ambient & had}
+// Within cuts the sets down to what is had: root of an outer container lacks some, and asking for those is refused.
+func (c CapSets) Within(had uint64) CapSets {
+	return CapSets{c.Bounding & had, c.Effective & had, c.Permitted & had, c.Inheritable & had, c.Ambient & had}
 }
 
 func capHeader() *unix.CapUserHeader {
 	return &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 }
 
-// permitted returns this thread's permitted set.
-func permitted() (uint64, error) {
+// Permitted returns this thread's permitted set.
+func Permitted() (uint64, error) {
 	var d [2]unix.CapUserData
 	if err := unix.Capget(capHeader(), &d[0]); err != nil {
 		return 0, err
@@ -49,8 +49,8 @@ func permitted() (uint64, error) {
 	return uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32, nil
 }
 
-// setCaps sets this thread's three classic sets.
-func setCaps(c capSets) error {
+// SetCaps sets this thread's three classic sets.
+func SetCaps(c CapSets) error {
 	var d [2]unix.CapUserData
 	for i := range d {
 		shift := 32 * i
@@ -61,8 +61,8 @@ func setCaps(c capSets) error {
 	return unix.Capset(capHeader(), &d[0])
 }
 
-// dropBounding removes everything from the bounding set that is not in keep.
-func dropBounding(keep uint64) error {
+// DropBounding removes everything from the bounding set that is not in keep.
+func DropBounding(keep uint64) error {
 	for c := uintptr(0); c < 64; c++ {
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil || has == 0 || keep&(1<<c) != 0 { // an error: this kernel has no such capability
@@ -75,8 +75,8 @@ func dropBounding(keep uint64) error {
 	return nil
 }
 
-// raiseAmbient makes the ambient set; the capabilities must already be permitted and inheritable.
-func raiseAmbient(set uint64) error {
+// RaiseAmbient makes the ambient set; the capabilities must already be permitted and inheritable.
+func RaiseAmbient(set uint64) error {
 	for c := uintptr(0); c < 64; c++ {
 		if set&(1<<c) == 0 {
 			continue

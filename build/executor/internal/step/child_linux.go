@@ -1,4 +1,4 @@
-package executor
+package step
 
 import (
 	"bytes"
@@ -9,23 +9,26 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/moby/buildkit/executor"
 	"golang.org/x/sys/unix"
 )
 
-// child is a started init process.
-type child struct {
-	proc     *os.Process
-	control  *os.File // our end of the control socket
-	step     int      // pid of the step's first process, as this process sees it
-	lifeline bool     // the tree ends when control is closed, and not by a signal to proc
-	console  *os.File // master side of the step's terminal; nil without one
+// Child is a started process of the executor: a step's first process before it becomes the step, or its supervisor.
+type Child struct {
+	Proc     *os.Process
+	Control  *os.File // our end of the control socket
+	PID      int      // of the step's first process, as this process sees it
+	Lifeline bool     // the tree ends when Control is closed, and not by a signal to Proc
+
+	console *os.File // master side of the step's terminal; nil without one
 }
 
-// start runs a planned step to its end. started is called with the first process's pid once its own program runs.
-func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.ProcessInfo, started func(pid int)) error {
+// Run starts a planned step by spawn, hands it its plan (which goes through gob), and sees it to its end. started is
+// called with the first process's pid once its own program runs. The errors are those of executor.Executor's Run.
+func Run(ctx context.Context, info executor.ProcessInfo, plan any, spawn func(stdio []*os.File) (*Child, error), started func(pid int)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -37,17 +40,17 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	// The death signal is sent when the thread that started the child ends, so that thread has to stay ours.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := e.spawnFor(p, stdio.files[:])
+	c, err := spawn(stdio.files[:])
 	stdio.closeChildEnds()
 	if err != nil {
 		return err
 	}
-	defer c.control.Close()
+	defer c.Control.Close()
 	stop := context.AfterFunc(ctx, c.kill)
 	defer stop()
-	if err := c.handshake(p); err != nil {
+	if err := c.Handshake(plan); err != nil {
 		c.kill()
-		_, werr := c.proc.Wait()
+		_, werr := c.Proc.Wait()
 		if ctx.Err() != nil {
 			return errors.Join(context.Cause(ctx), werr)
 		}
@@ -56,9 +59,9 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	if c.console != nil {
 		stdio.attachConsole(c.console)
 	}
-	started(c.step)
+	started(c.PID)
 	finish := c.relay(info, stdio)
-	state, err := c.proc.Wait()
+	state, err := c.Proc.Wait()
 	finish()
 	if err != nil {
 		return fmt.Errorf("wait for step: %w", err)
@@ -73,52 +76,21 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.Process
 	return nil
 }
 
-// spawnFor starts a child of its own namespaces, or one that joins those of a running step.
-// In that case this thread, which is locked, is fit for nothing else afterwards.
-func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (*child, error) {
-	if p.Join == 0 || p.Supervise {
-		return e.spawn(p, stdio)
-	}
-	fd, err := unix.PidfdOpen(p.Join, 0)
-	if err != nil {
-		return nil, setup(err, "open step")
-	}
-	step := os.NewFile(uintptr(fd), "step")
-	defer step.Close()
-	if err := enterPIDNamespace(p.Join); err != nil {
-		return nil, err
-	}
-	return e.spawn(p, stdio, step)
-}
-
-// spawn starts this program as InitArg0. The new process waits for its plan.
-func (e *stepExecutor) spawn(p *plan, stdio []*os.File, extra ...*os.File) (*child, error) {
-	self, err := e.self()
-	if err != nil {
-		return nil, err
-	}
+// Spawn starts the binary self again under the name arg0, with files as its first descriptors and a control socket as
+// ControlFD (files beyond the third come after it). The new process waits for its plan.
+func Spawn(self *os.File, arg0 string, files []*os.File, sys *syscall.SysProcAttr) (*Child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, setup(err, "make control socket")
+		return nil, Setup(err, "make control socket")
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	attr := &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: append(append(append([]*os.File{}, stdio...), theirs), extra...),
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags},
-	}
-	switch {
-	case p.Supervise: // it has to outlive us for the moment that killing the tree takes
-		attr.Sys.Pdeathsig, attr.Sys.Cloneflags = 0, 0
-	case p.Join != 0:
-		// Go would take a parent that this pid namespace can't see for a dead one. The child sets it itself.
-		attr.Sys.Pdeathsig = 0
-	}
-	proc, err := os.StartProcess(fdPath(int(self.Fd())), []string{InitArg0}, attr)
+	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: slices.Insert(slices.Clone(files), ControlFD, theirs), Sys: sys}
+	proc, err := os.StartProcess(FDPath(int(self.Fd())), []string{arg0}, attr)
 	if err != nil {
-		return nil, errors.Join(setup(startError(err), "start step's namespaces"), ours.Close())
+		return nil, errors.Join(Setup(startError(err), "start step's namespaces"), ours.Close())
 	}
-	return &child{proc: proc, control: ours, step: proc.Pid, lifeline: p.Supervise}, nil
+	return &Child{Proc: proc, Control: ours, PID: proc.Pid}, nil
 }
 
 // startError keeps the errno of a failed start and drops the path, which is a descriptor of ours.
@@ -131,20 +103,19 @@ func startError(err error) error {
 }
 
 // kill ends the step and everything that it has started: with the first process the kernel ends its pid namespace.
-func (c *child) kill() {
-	if c.lifeline {
-		_ = unix.Shutdown(int(c.control.Fd()), unix.SHUT_WR) // the other way may still bring a report
+func (c *Child) kill() {
+	if c.Lifeline {
+		_ = unix.Shutdown(int(c.Control.Fd()), unix.SHUT_WR) // the other way may still bring a report
 		return
 	}
-	_ = c.proc.Kill() // it may have ended already
+	_ = c.Proc.Kill() // it may have ended already
 }
 
-// handshake hands the plan over and waits until the step's program runs or could not be run.
-func (c *child) handshake(p *plan) error {
+// Handshake hands the plan over and waits until the step's program runs or could not be run.
+func (c *Child) Handshake(plan any) error {
 	// A child that has died already tells more on the other way of the socket.
-	sendErr := gob.NewEncoder(c.control).Encode(p)
-	r, master, err := c.receive()
-	c.console = master
+	sendErr := gob.NewEncoder(c.Control).Encode(plan)
+	r, err := c.Receive(func(_ byte, f *os.File) { c.console = f })
 	switch {
 	case err != nil:
 		return fmt.Errorf("start step: %w", err)
@@ -153,12 +124,12 @@ func (c *child) handshake(p *plan) error {
 	case sendErr != nil:
 		return fmt.Errorf("start step: %w", sendErr)
 	case r != nil:
-		c.step = r.Pid
+		c.PID = r.Pid
 	}
 	return nil
 }
 
-func (r *report) err() error {
+func (r *Report) err() error {
 	s := &SetupError{Op: r.Op, Err: errors.New(r.Msg)}
 	if s.Op == "" {
 		s.Op = "set up step"
@@ -181,12 +152,13 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.msg }
 func (e *remoteError) Unwrap() error { return e.errno }
 
-// receive reads from the child until its end of the socket is closed, which execve does. No report means success.
-func (c *child) receive() (r *report, console *os.File, err error) {
+// Receive reads from the child until its end of the socket is closed, which execve does. No report means success.
+// got is called with each descriptor that comes meanwhile, and the byte that it came with.
+func (c *Child) Receive(got func(tag byte, f *os.File)) (*Report, error) {
 	var data []byte
 	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
 	for {
-		n, oobn, _, _, err := unix.Recvmsg(int(c.control.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, _, _, err := unix.Recvmsg(int(c.Control.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -194,25 +166,26 @@ func (c *child) receive() (r *report, console *os.File, err error) {
 			n, err = 0, nil
 		}
 		if err != nil {
-			return nil, console, err
-		}
-		if f := receivedFile(oob[:oobn]); f != nil {
-			console = f
+			return nil, err
 		}
 		if n == 0 {
 			break
 		}
+		if f := receivedFile(oob[:oobn]); f != nil {
+			got(buf[0], f)
+			buf[0] = TagConsole
+		}
 		data = append(data, buf[:n]...)
 	}
-	data = bytes.TrimLeft(data, "\x00") // the byte that carried a descriptor
+	data = bytes.TrimLeft(data, "\x00") // the bytes that carried a descriptor
 	if len(data) == 0 {
-		return nil, console, nil
+		return nil, nil
 	}
-	r = &report{}
+	r := &Report{}
 	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(r); err != nil && !errors.Is(err, io.EOF) {
-		return nil, console, err
+		return nil, err
 	}
-	return r, console, nil
+	return r, nil
 }
 
 func receivedFile(oob []byte) *os.File {
@@ -227,6 +200,11 @@ func receivedFile(oob []byte) *os.File {
 	return os.NewFile(uintptr(fds[0]), "/dev/ptmx")
 }
 
+// SendFile hands a descriptor to the parent.
+func SendFile(tag byte, fd int) error {
+	return unix.Sendmsg(ControlFD, []byte{tag}, unix.UnixRights(fd), nil, 0)
+}
+
 // exitCode is the step's exit code, 128+n if signal n ended it.
 func exitCode(state *os.ProcessState) int {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -236,7 +214,7 @@ func exitCode(state *os.ProcessState) int {
 }
 
 // relay passes signals and window sizes on until the returned function is called.
-func (c *child) relay(info executor.ProcessInfo, stdio *stdio) (finish func()) {
+func (c *Child) relay(info executor.ProcessInfo, stdio *stdio) (finish func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -264,13 +242,13 @@ func (c *child) relay(info executor.ProcessInfo, stdio *stdio) (finish func()) {
 }
 
 // signal passes one signal on. A step that has ended meanwhile needs none.
-func (c *child) signal(sig syscall.Signal) {
+func (c *Child) signal(sig syscall.Signal) {
 	switch {
 	case sig == syscall.SIGKILL:
 		c.kill()
-	case c.lifeline:
-		_ = syscall.Kill(c.step, sig)
+	case c.Lifeline:
+		_ = syscall.Kill(c.PID, sig)
 	default:
-		_ = c.proc.Signal(sig)
+		_ = c.Proc.Signal(sig)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package executor
+package seccomp
 
 import (
 	"encoding/binary"
@@ -41,7 +41,7 @@ func judge(t *testing.T, vm *bpf.VM, c call) uint32 {
 
 func newVM(t *testing.T, s *specs.LinuxSeccomp, fake bool) *bpf.VM {
 	t.Helper()
-	prog, err := compileSeccomp(s, fake)
+	prog, err := Compile(s, fake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestSeccompVerdicts(t *testing.T) {
 		"action":       {DefaultAction: specs.ActNotify},
 		"operator":     {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{{Op: "?"}}}}},
 	} {
-		if _, err := compileSeccomp(s, false); err == nil {
+		if _, err := Compile(s, false); err == nil {
 			t.Errorf("an unknown %s is accepted", name)
 		}
 	}
@@ -287,7 +287,7 @@ func BenchmarkCompileSeccomp(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		prog, err := compileSeccomp(s, false)
+		prog, err := Compile(s, false)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,0 +1,57 @@
+package executor
+
+import (
+	"context"
+	"os"
+	"syscall"
+
+	"github.com/moby/buildkit/executor"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
+)
+
+// start runs a planned step to its end. started is called with the first process's pid once its own program runs.
+func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.ProcessInfo, started func(pid int)) error {
+	return step.Run(ctx, info, p, func(stdio []*os.File) (*step.Child, error) { return e.spawnFor(p, stdio) }, started)
+}
+
+// spawnFor starts a child of its own namespaces, or one that joins those of a running step.
+// In that case this thread, which is locked, is fit for nothing else afterwards.
+func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (*step.Child, error) {
+	if p.Join == 0 || p.Supervise {
+		return e.spawn(p, stdio)
+	}
+	fd, err := unix.PidfdOpen(p.Join, 0)
+	if err != nil {
+		return nil, step.Setup(err, "open step")
+	}
+	joined := os.NewFile(uintptr(fd), "step")
+	defer joined.Close()
+	if err := enterPIDNamespace(p.Join); err != nil {
+		return nil, err
+	}
+	return e.spawn(p, append(stdio, joined))
+}
+
+// spawn starts this program as InitArg0. The new process waits for its plan.
+func (e *stepExecutor) spawn(p *plan, files []*os.File) (*step.Child, error) {
+	self, err := e.self()
+	if err != nil {
+		return nil, err
+	}
+	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags}
+	switch {
+	case p.Supervise: // it has to outlive us for the moment that killing the tree takes
+		sys.Pdeathsig, sys.Cloneflags = 0, 0
+	case p.Join != 0:
+		// Go would take a parent that this pid namespace can't see for a dead one. The child sets it itself.
+		sys.Pdeathsig = 0
+	}
+	c, err := step.Spawn(self, InitArg0, files, sys)
+	if err != nil {
+		return nil, err
+	}
+	c.Lifeline = p.Supervise
+	return c, nil
+}
