@@ -39,7 +39,7 @@ func Ask(ctx context.Context, store Store, stateDir string, r Request, question 
 		return nil, fmt.Errorf("no question %q: there is %s, %s and %s", question, AskCheck, AskOutline, AskTargets)
 	}
 	answer := &Answer{}
-	err := onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, opt client.SolveOpt) error {
+	err := onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
 		attrs, frontend := opt.FrontendAttrs, opt.Frontend
 		attrs["requestid"] = request
 		ask := func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {

@@ -17,14 +17,15 @@ import (
 type exports struct {
 	entries []client.ExportEntry
 	files   []*destination
+	own     *ownEngine // nil: another process runs it
 }
 
-func newExports(r Request) *exports {
+func newExports(r Request, own *ownEngine) *exports {
 	outputs := r.Outputs
 	if len(outputs) == 0 {
 		outputs = []Output{{Type: OutputImage}}
 	}
-	x := &exports{}
+	x := &exports{own: own}
 	for _, o := range outputs {
 		if o.Type != OutputCacheOnly {
 			x.entries = append(x.entries, x.entry(o, r))
@@ -56,13 +57,22 @@ func (x *exports) entry(o Output, r Request) client.ExportEntry {
 	case o.isFolder():
 		e.OutputDir = o.Dest
 	case o.Dest == "-":
-		e.Output = func(map[string]string) (io.WriteCloser, error) { return unclosed{r.Stdout}, nil }
+		x.write(&e, func() (io.WriteCloser, error) { return unclosed{r.Stdout}, nil })
 	default:
 		d := &destination{path: o.Dest}
 		x.files = append(x.files, d)
-		e.Output = func(map[string]string) (io.WriteCloser, error) { return d.open() }
+		x.write(&e, d.open)
 	}
 	return e
+}
+
+// write has an entry write to what open returns: an archive directly, if the engine is in
+// this process.
+func (x *exports) write(e *client.ExportEntry, open func() (io.WriteCloser, error)) {
+	e.Output = func(map[string]string) (io.WriteCloser, error) { return open() }
+	if x.own != nil && (e.Type == client.ExporterOCI || e.Type == client.ExporterDocker) {
+		e.Attrs[engine.AttrFile] = x.own.ShareFile(open)
+	}
 }
 
 func isImageExporter(kind string) bool {

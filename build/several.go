@@ -90,7 +90,7 @@ func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress,
 		group.Go(func() error {
 			err := withSources(ctx, nil, located[i], t.Request, func(ctx context.Context, opt client.SolveOpt) (err error) {
 				shared.use(located[i], opt.FrontendAttrs)
-				results[i], err = solveTarget(ctx, c, display, links, t, opt)
+				results[i], err = solveTarget(ctx, connection{c, own}, display, links, t, opt)
 				return err
 			})
 			if err != nil {
@@ -108,16 +108,16 @@ func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress,
 
 // solveTarget builds one target; through a gateway, where results can be handed on, if it
 // is linked to others.
-func solveTarget(ctx context.Context, c *client.Client, display *display, links *links, t Target, opt client.SolveOpt) (*Result, error) {
-	x := newExports(t.Request)
+func solveTarget(ctx context.Context, on connection, display *display, links *links, t Target, opt client.SolveOpt) (*Result, error) {
+	x := newExports(t.Request, on.own)
 	defer x.discard()
 	opt.Exports = x.entries
 	link := links.of[t.Name]
 	res, err := display.solve(ctx, t.Name, newRecorder(time.Now()), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 		if link.alone() {
-			return c.Solve(ctx, nil, opt, status)
+			return on.client.Solve(ctx, nil, opt, status)
 		}
-		return c.Build(ctx, opt, "wherry", link.build(opt.Frontend, maps.Clone(opt.FrontendAttrs)), status)
+		return on.client.Build(ctx, opt, "wherry", link.build(opt.Frontend, maps.Clone(opt.FrontendAttrs)), status)
 	})
 	if err != nil {
 		return nil, err

@@ -38,8 +38,8 @@ const maxEngines = 5
 // [*Error] when the build itself fails, the context's cause when it was cancelled.
 func Build(ctx context.Context, store Store, stateDir string, r Request) (out *Result, err error) {
 	started := time.Now()
-	err = onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, opt client.SolveOpt) error {
-		x := newExports(r)
+	err = onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error {
+		x := newExports(r, own)
 		defer x.discard()
 		opt.Exports = x.entries
 		rec := newRecorder(started)
@@ -59,8 +59,9 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (out *R
 	return out, err
 }
 
-// job is what is done on an engine. It may be done again if the engine goes away.
-type job func(ctx context.Context, c *client.Client, opt client.SolveOpt) error
+// job is what is done on an engine: own, or if that is nil another process's. It may be
+// done again if the engine goes away.
+type job func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error
 
 // onEngine does a job with the request on an engine.
 func onEngine(ctx context.Context, store Store, stateDir string, r Request, do job) error {
@@ -69,7 +70,7 @@ func onEngine(ctx context.Context, store Store, stateDir string, r Request, do j
 		return err
 	}
 	return withEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, own *ownEngine) error {
-		return withSources(ctx, own, src, r, func(ctx context.Context, opt client.SolveOpt) error { return do(ctx, c, opt) })
+		return withSources(ctx, own, src, r, func(ctx context.Context, opt client.SolveOpt) error { return do(ctx, c, own, opt) })
 	})
 }
 

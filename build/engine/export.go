@@ -37,18 +37,14 @@ func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Ex
 			RegistryHosts: w.RegistryHosts, LeaseManager: w.LeaseManager(),
 		})
 	case client.ExporterOCI:
-		e, err = w.archiveExporter(sm, ociexporter.VariantOCI)
+		e, err = newArchiveExporter(w, sm, ociexporter.VariantOCI)
 	case client.ExporterDocker:
-		e, err = w.archiveExporter(sm, ociexporter.VariantDocker)
+		e, err = newArchiveExporter(w, sm, ociexporter.VariantDocker)
 	default:
 		e, err = w.Worker.Exporter(name, sm)
 		return &fileExporter{e}, err
 	}
 	return &imageExporter{Exporter: e, worker: w, toStore: name == client.ExporterImage}, err
-}
-
-func (w *layoutWorker) archiveExporter(sm *session.Manager, variant ociexporter.ExporterVariant) (exporter.Exporter, error) {
-	return ociexporter.New(ociexporter.Opt{SessionManager: sm, ImageWriter: w.images, Variant: variant, LeaseManager: w.LeaseManager()})
 }
 
 type imageExporter struct {
@@ -94,7 +90,7 @@ func (i *imageExport) Config() *exporter.Config {
 
 func (i *imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
 	group := session.NewGroup(info.SessionID)
-	if _, err := i.remotes(ctx, src, group, true); err != nil {
+	if _, err := remotesOf(ctx, src, i.compression(), group, true); err != nil {
 		return nil, nil, nil, err
 	}
 	timed, err := i.times.apply(src, i.worker.ContentStore())
@@ -112,15 +108,19 @@ func (i *imageExport) Export(ctx context.Context, src *exporter.Source, info exp
 	return res, finalize, ref, nil
 }
 
-// remotes returns the layers of every result. With create, their blobs are made
+func (i *imageExport) compression() cacheconfig.RefConfig {
+	return cacheconfig.RefConfig{Compression: i.Config().Compression()}
+}
+
+// remotesOf returns the layers of every result. With create, their blobs are made
 // here and now, before the inner exporter would make them with its own compression.
-func (i *imageExport) remotes(ctx context.Context, src *exporter.Source, group session.Group, create bool) ([]*solver.Remote, error) {
+func remotesOf(ctx context.Context, src *exporter.Source, c cacheconfig.RefConfig, group session.Group, create bool) ([]*solver.Remote, error) {
 	refs := refsOf(src)
 	all := make([]*solver.Remote, len(refs))
 	eg, ctx := errgroup.WithContext(ctx)
 	for n, ref := range refs {
 		eg.Go(func() error {
-			r, err := ref.GetRemotes(ctx, create, cacheconfig.RefConfig{Compression: i.Config().Compression()}, false, group)
+			r, err := ref.GetRemotes(ctx, create, c, false, group)
 			if err == nil {
 				all[n] = r[0]
 			}
@@ -151,17 +151,11 @@ func (i *imageExport) adopt(ctx context.Context, src *exporter.Source, group ses
 		return err
 	}
 	defer func() { _ = done(context.WithoutCancel(ctx)) }() // temporary: dropped at the next start at the latest
-	remotes, err := i.remotes(ctx, src, group, false)
+	remotes, err := remotesOf(ctx, src, i.compression(), group, false)
 	if err != nil {
 		return err
 	}
-	eg, egctx := errgroup.WithContext(ctx)
-	for _, r := range remotes {
-		if lazy, ok := r.Provider.(cache.Unlazier); ok {
-			eg.Go(func() error { return lazy.Unlazy(egctx) })
-		}
-	}
-	if err := eg.Wait(); err != nil {
+	if err := unlazy(ctx, remotes); err != nil {
 		return err
 	}
 	result, err := newSource(i.worker.content, root)
@@ -170,6 +164,17 @@ func (i *imageExport) adopt(ctx context.Context, src *exporter.Source, group ses
 	}
 	_, err = i.worker.store.Adopt(ctx, result, i.names)
 	return err
+}
+
+// unlazy fetches the layers that are only known of.
+func unlazy(ctx context.Context, remotes []*solver.Remote) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, r := range remotes {
+		if lazy, ok := r.Provider.(cache.Unlazier); ok {
+			eg.Go(func() error { return lazy.Unlazy(ctx) })
+		}
+	}
+	return eg.Wait()
 }
 
 // Source is a build's result as the image store takes it.

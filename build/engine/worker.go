@@ -42,6 +42,7 @@ type layoutWorker struct {
 	content   *sharedContent
 	images    *imageexporter.ImageWriter
 	folders   folders
+	files     files
 	snapshots snapshots.Snapshotter // below containerd's metadata, which does not close it
 }
 

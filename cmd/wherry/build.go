@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -135,7 +136,8 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 	if err := writeResultFiles(o, res); err != nil {
 		return err
 	}
-	if res.Digest != (v1.Hash{}) {
+	piped := slices.ContainsFunc(b.request.Outputs, func(o build.Output) bool { return o.Dest == "-" })
+	if res.Digest != (v1.Hash{}) && !piped { // the result itself is on stdout then
 		fmt.Fprintln(&b.Out, res.Digest)
 	}
 	return nil
