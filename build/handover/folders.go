@@ -1,0 +1,217 @@
+//go:build linux
+
+package handover
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// folders says which folders are there, who reads them, and who is working on them. Each is the folder of one
+// snapshot; a child or a rebuild takes it away only from a committed one, whose layers are kept, while nobody reads it.
+type folders struct {
+	s       *Snapshots
+	mu      sync.Mutex
+	changed *sync.Cond     // readers or busy has changed
+	readers map[string]int // by id
+	busy    map[string]bool
+}
+
+func (f *folders) init(s *Snapshots) {
+	f.s, f.readers, f.busy = s, map[string]int{}, map[string]bool{}
+	f.changed = sync.NewCond(&f.mu)
+}
+
+// hold has the folder of a committed snapshot stay until release is called.
+func (f *folders) hold(ctx context.Context, id string) (release func(), err error) {
+	f.lock(id)
+	if !exists(f.s.folderOf(id)) {
+		f.mu.Unlock()
+		err = f.build(ctx, id, id)
+		f.mu.Lock()
+	}
+	if err == nil {
+		f.readers[id]++
+	}
+	f.unlock(id)
+	if err != nil {
+		return nil, err
+	}
+	var once sync.Once
+	return func() { once.Do(func() { f.leave(id) }) }, nil
+}
+
+func (f *folders) leave(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.readers[id]--; f.readers[id] == 0 {
+		delete(f.readers, id)
+	}
+	f.changed.Broadcast()
+}
+
+// lock waits until nobody else works on a folder, and leaves f.mu locked.
+func (f *folders) lock(id string) {
+	f.mu.Lock()
+	for f.busy[id] {
+		f.changed.Wait()
+	}
+	f.busy[id] = true
+}
+
+// unlock ends what lock has begun; f.mu is locked.
+func (f *folders) unlock(id string) {
+	delete(f.busy, id)
+	f.changed.Broadcast()
+	f.mu.Unlock()
+}
+
+// give makes the folder of a new active snapshot: the parent's own, if it is there and nobody reads it. That is the
+// whole handover: the manifest of what the folder is goes with it.
+func (f *folders) give(ctx context.Context, id, parent string) error {
+	if parent == "" {
+		return f.empty(id)
+	}
+	f.lock(parent)
+	if f.readers[parent] > 0 || !exists(f.s.folderOf(parent)) {
+		f.unlock(parent)
+		return f.build(ctx, id, parent)
+	}
+	defer func() { f.unlock(parent) }()
+	if describes(filepath.Join(f.s.folderOf(parent), manifestName)) != parent { // killed as it was committed
+		if err := f.describe(f.s.folderOf(parent), parent); err != nil {
+			return err
+		}
+	}
+	f.s.kill("before takeover")
+	err := os.Rename(f.s.folderOf(parent), f.s.folderOf(id))
+	f.s.kill("after takeover")
+	return err
+}
+
+func (f *folders) empty(id string) error {
+	dir, err := f.newFolder()
+	if err != nil {
+		return err
+	}
+	err = makeRoot(filepath.Join(dir, rootName))
+	if err == nil {
+		err = (&manifest{}).write(filepath.Join(dir, manifestName))
+	}
+	if err != nil {
+		return errors.Join(err, removeTree(dir))
+	}
+	return f.arrive(dir, id)
+}
+
+// newFolder is where a folder is made that is nobody's yet.
+func (f *folders) newFolder() (string, error) {
+	return os.MkdirTemp(filepath.Join(f.s.options.Dir, "folders"), "new-")
+}
+
+// arrive makes a new folder that of a snapshot.
+func (f *folders) arrive(dir, id string) error {
+	f.s.kill("before arrival")
+	if err := os.Rename(dir, f.s.folderOf(id)); err != nil {
+		return errors.Join(err, removeTree(dir))
+	}
+	return nil
+}
+
+// build makes a folder with what the snapshot of has, for the snapshot id: out of the nearest ancestor's folder, which
+// it takes if nobody reads it, and the layers since. Folders that somebody works on are passed over.
+func (f *folders) build(ctx context.Context, id, of string) error {
+	dir, err := f.newFolder()
+	if err != nil {
+		return err
+	}
+	chain := f.s.chain(of)
+	n, err := f.start(dir, chain)
+	root := filepath.Join(dir, rootName)
+	for i := n - 1; i >= 0 && err == nil; i-- {
+		if err = ctx.Err(); err == nil {
+			err = applyDelta(ctx, root, f.s.deltaOf(chain[i]), f.s.notes)
+		}
+	}
+	if err == nil {
+		err = f.describe(dir, of)
+	}
+	if err != nil {
+		return errors.Join(err, removeTree(dir))
+	}
+	return f.arrive(dir, id)
+}
+
+// describe writes the manifest of a folder that has what the snapshot of has.
+func (f *folders) describe(dir, of string) error {
+	entries, err := scan(filepath.Join(dir, rootName), f.s.notes)
+	if err != nil {
+		return err
+	}
+	return (&manifest{of: of, entries: entries}).write(filepath.Join(dir, manifestName))
+}
+
+// start puts the root folder of the first of the chain that has one into dir, and returns which one that is; after the
+// last of the chain comes the empty folder.
+func (f *folders) start(dir string, chain []string) (int, error) {
+	root := filepath.Join(dir, rootName)
+	for i, id := range chain {
+		taken, held := f.takeOrRead(root, id)
+		if taken {
+			return i, nil
+		}
+		if held {
+			defer f.leave(id)
+			if err := os.Mkdir(root, 0o700); err != nil {
+				return 0, err
+			}
+			return i, copyTree(root, f.s.rootOf(id), f.s.notes)
+		}
+	}
+	return len(chain), makeRoot(root)
+}
+
+// makeRoot makes the empty root folder; its mode is not the umask's business.
+func makeRoot(root string) error {
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(root, 0o755)
+}
+
+// takeOrRead takes the root folder of a snapshot away, or holds it if others read it, or does neither if it is not
+// there or somebody works on it.
+func (f *folders) takeOrRead(to, id string) (taken, held bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.busy[id] || !exists(f.s.rootOf(id)):
+		return false, false
+	case f.readers[id] > 0:
+		f.readers[id]++
+		return false, true
+	case os.Rename(f.s.rootOf(id), to) != nil:
+		return false, false
+	}
+	f.s.kill("ancestor taken")
+	_ = os.RemoveAll(f.s.folderOf(id)) // its manifest
+	return true, false
+}
+
+// remove deletes the folder of a snapshot that is no more, whoever still reads it.
+func (f *folders) remove(id string) error {
+	dir, err := f.newFolder()
+	if err != nil {
+		return err
+	}
+	f.lock(id)
+	err = os.Rename(f.s.folderOf(id), filepath.Join(dir, rootName))
+	f.unlock(id)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, removeTree(dir))
+}
