@@ -14,7 +14,7 @@ import (
 // Exec tells what the step has made. (Only operations on files can be wrapped: of the
 // others BuildKit's provenance wants to see its own type.)
 func (o fileOp) Exec(ctx context.Context, jc solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
-	results, err := o.Op.Exec(ctx, jc, inputs)
+	results, err := o.solve(ctx, jc, inputs)
 	var ids []string
 	for _, r := range results {
 		if ref, ok := r.Sys().(*worker.WorkerRef); ok && ref.ImmutableRef != nil {

@@ -5,11 +5,16 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/containerd/typeurl/v2"
+	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/llbsolver/file"
+	"github.com/moby/buildkit/solver/llbsolver/ops"
+	"github.com/moby/buildkit/solver/llbsolver/ops/fileoptypes"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/worker"
@@ -53,14 +58,45 @@ func (w *layoutWorker) ResolveOp(v solver.Vertex, bridge frontend.FrontendLLBBri
 		return nil, err
 	}
 	if p, ok := v.Sys().(*pb.Op); ok {
-		if _, ok := p.Op.(*pb.Op_File); ok {
-			return fileOp{op}, nil
+		if f, ok := p.Op.(*pb.Op_File); ok {
+			return fileOp{Op: op, worker: w.Worker, actions: f.File.Actions, refs: file.NewRefManager(w.CacheMgr, v.Name())}, nil
 		}
 	}
 	return op, nil
 }
 
-type fileOp struct{ solver.Op }
+// fileOp is BuildKit's, with a backend of ours.
+type fileOp struct {
+	solver.Op
+	worker  worker.Worker
+	actions []*pb.FileAction
+	refs    *file.RefManager
+}
+
+// solve is Exec of BuildKit's operation, which has its backend built in.
+func (o fileOp) solve(ctx context.Context, jc solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
+	refs := make([]fileoptypes.Ref, len(inputs))
+	for i, in := range inputs {
+		ref, ok := in.Sys().(*worker.WorkerRef)
+		if !ok {
+			return nil, fmt.Errorf("input %d of a file operation is a %T", i, in.Sys())
+		}
+		refs[i] = ref.ImmutableRef
+	}
+	backend, err := newFileBackend()
+	if err != nil {
+		return nil, err
+	}
+	made, err := ops.NewFileOpSolver(o.worker, backend, o.refs).Solve(ctx, refs, o.actions, jc.Session())
+	if err != nil {
+		return nil, err
+	}
+	results := make([]solver.Result, len(made))
+	for i, ref := range made {
+		results[i] = worker.NewWorkerRefResult(ref.(cache.ImmutableRef), o.worker)
+	}
+	return results, nil
+}
 
 func (o fileOp) CacheMap(ctx context.Context, jc solver.JobContext, index int) (*solver.CacheMap, bool, error) {
 	m, done, err := o.Op.CacheMap(ctx, jc, index)
