@@ -14,10 +14,15 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wherry-oci/wherry/build/engine"
+	"github.com/wherry-oci/wherry/build/executor"
 )
 
 // FromError says why the image of a FROM could not be had.
 type FromError = engine.FromError
+
+// NotDelegatedError says that steps can't have limits here: this process may not divide
+// the control group that it is in.
+type NotDelegatedError = executor.NotDelegatedError
 
 // The reasons of a [FromError].
 const (
@@ -46,9 +51,13 @@ func (e *Error) Unwrap() error { return e.Err }
 type StepError struct {
 	Step     string // as in the Dockerfile: "RUN make"
 	ExitCode int    // 128+n for signal n
+	NoMemory bool   // it was killed because its memory was used up
 }
 
 func (e *StepError) Error() string {
+	if e.NoMemory {
+		return fmt.Sprintf("%s: out of memory: killed by signal %d (exit code %d)", e.Step, e.ExitCode-128, e.ExitCode)
+	}
 	if e.ExitCode > 128 && e.ExitCode < 128+65 {
 		return fmt.Sprintf("%s: killed by signal %d (exit code %d)", e.Step, e.ExitCode-128, e.ExitCode)
 	}
@@ -83,7 +92,7 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 	case errors.As(err, &file) && step != "":
 		e.Message = step + ": " + file.Reason
 	case errors.As(err, &exit) && step != "":
-		s := &StepError{Step: step, ExitCode: int(exit.ExitCode)}
+		s := &StepError{Step: step, ExitCode: int(exit.ExitCode), NoMemory: errors.As(err, new(*engine.OutOfMemoryError))}
 		e.Message, e.Err = s.Error(), s
 	}
 	return e

@@ -34,7 +34,7 @@ const maxEngines = 5
 // store's file system for blobs to be linked instead of copied, and may be used by
 // several builds at once.
 //
-// Errors: [*NoDockerfileError], [*NoGitError] and plain ones before anything is started,
+// Errors: [*NoDockerfileError], [*NoGitError], [*NotDelegatedError] and plain ones before anything is started,
 // [*Error] when the build itself fails, the context's cause when it was cancelled.
 func Build(ctx context.Context, store Store, stateDir string, r Request) (out *Result, err error) {
 	started := time.Now()
@@ -100,6 +100,9 @@ func (e *ownEngine) share(src *sources, fail func(error)) {
 // withEngine has use work with an engine for requests like r, and again with another one
 // if the first was that of another process and ended.
 func withEngine(ctx context.Context, store Store, stateDir string, r Request, use func(ctx context.Context, c *client.Client, own *ownEngine) error) error {
+	if err := checkLimits(r); err != nil {
+		return err
+	}
 	o, err := engineOptions(store, stateDir, r)
 	if err != nil {
 		return err
@@ -117,6 +120,14 @@ func withEngine(ctx context.Context, store Store, stateDir string, r Request, us
 		}
 		notify(r.Notice, "the process that ran the build engine has ended: starting again")
 	}
+}
+
+// checkLimits says early that there can be no limits. A runtime has its own ways to groups.
+func checkLimits(r Request) error {
+	if r.Runtime != "" || r.Steps.CgroupParent == "" && len(r.Steps.Resources) == 0 {
+		return nil
+	}
+	return executor.LimitsPossible(r.Steps.CgroupParent)
 }
 
 // errEngineGone says that another process's engine ended under the build.

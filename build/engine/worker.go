@@ -74,6 +74,7 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 		return nil, err
 	}
 	w := &layoutWorker{store: o.Store, content: shared, snapshots: snapshotter}
+	opt.Executor = memoryTeller{opt.Executor}
 	if w.images, err = imageexporter.NewImageWriter(imageexporter.WriterOpt{
 		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
 	}); err != nil {

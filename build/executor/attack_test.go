@@ -163,7 +163,6 @@ func TestRefused(t *testing.T) {
 	for name, meta := range map[string]bkexecutor.Meta{
 		"no command":   {},
 		"CDI":          {Args: shell("true"), CDIDevices: []*pb.CDIDevice{{Name: "x"}}},
-		"limits":       {Args: shell("true"), LinuxResources: &pb.LinuxResources{Memory: 1 << 30}},
 		"network":      {Args: shell("true"), NetMode: 99},
 		"unknown user": {Args: shell("true"), User: "nobody-knows"},
 		"ulimit":       {Args: shell("true"), Ulimit: []*pb.Ulimit{{Name: "nosuch", Soft: 1, Hard: 1}}},

@@ -50,7 +50,7 @@ func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessIn
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		result <- e.start(ctx, joining, p, func(int) {})
+		result <- e.start(ctx, joining, st.group, p, func(int) {})
 	}()
 	return <-result
 }
@@ -64,6 +64,9 @@ func (e *stepExecutor) joinPlan(st *runningStep, meta executor.Meta) (*plan, err
 	p.Join, p.CloneFlags, p.JoinFlags = st.pid, 0, p.CloneFlags&^unix.CLONE_NEWPID
 	if p.NetNS != "" {
 		p.JoinFlags |= unix.CLONE_NEWNET
+	}
+	if p.CgroupNS {
+		p.JoinFlags |= unix.CLONE_NEWCGROUP
 	}
 	p.Args, p.Terminal = meta.Args, meta.Tty
 	if meta.Cwd != "" {

@@ -56,6 +56,7 @@ type runningStep struct {
 	rootfs  string
 	pid     int
 	plan    *plan
+	group   group
 }
 
 // New returns an executor that needs no container runtime. It fails only if o.Root can't be made.
@@ -86,7 +87,8 @@ func New(o Options) (executor.Executor, error) {
 }
 
 // Run starts a step and waits for its end. A step that could not be set up gives a *SetupError, one that ended with a
-// code outside of ValidExitCodes (nil: only 0) a *gatewayapi.ExitError. The Recorder is always nil: nothing is sampled.
+// code outside of ValidExitCodes (nil: only 0) a *gatewayapi.ExitError, behind
+// which errors.Is finds ENOMEM if a limit on memory has ended it. The Recorder is always nil: nothing is sampled.
 func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, p executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
 	if id == "" {
 		id = identity.NewID()
@@ -106,15 +108,19 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	}
 	defer e.unregister(id, st)
 
+	if st.group, err = newGroup(id, p.Meta); err != nil {
+		return nil, err
+	}
+	defer st.group.close()
 	err = e.withBundle(ctx, id, root, mounts, p.Meta, func(b *bundle) error {
 		st.rootfs, st.plan = b.rootfs, b.plan
-		return e.start(ctx, b.plan, p, func(pid int) {
+		return e.start(ctx, b.plan, st.group, p, func(pid int) {
 			st.pid = pid
 			close(st.started)
 			signalStarted()
 		})
 	})
-	return nil, err
+	return nil, st.group.explain(err)
 }
 
 func (e *stepExecutor) register(id string) (*runningStep, error) {
@@ -144,8 +150,6 @@ func checkMeta(meta executor.Meta) error {
 		return errors.New("proxy network provider is not available")
 	case len(meta.CDIDevices) > 0:
 		return errors.New("CDI devices are not available")
-	case meta.LinuxResources != nil || meta.CgroupParent != "":
-		return errors.New("resource limits and cgroup parents are not available without a container runtime")
 	}
 	return nil
 }

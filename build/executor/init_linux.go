@@ -39,6 +39,11 @@ func probe() error {
 
 // becomeStep sets the new namespaces up from inside and executes the step. It returns only on failure.
 func becomeStep(p *plan) error {
+	if p.CgroupNS {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return step.Setup(err, "make cgroup namespace")
+		}
+	}
 	if err := enterNetwork(p); err != nil {
 		return err
 	}

@@ -21,7 +21,9 @@ type plan struct {
 
 	// CloneFlags are the namespaces to make. A supervisor makes them for its child; else the engine already has.
 	CloneFlags uintptr
-	Supervise  bool
+	// CgroupNS makes a cgroup namespace, once the process is in the step's group: that is what it shows as the root.
+	CgroupNS  bool
+	Supervise bool
 	// Join is the pid of a step's first process whose namespaces are entered instead of making new ones; 0: none.
 	// JoinFlags are those of them that are the step's own: the others may belong to a user namespace above ours.
 	Join      int

@@ -80,6 +80,8 @@ func newPlan(spec *specs.Spec, insecure, single bool) (*plan, error) {
 	if p.CloneFlags, p.NetNS, err = namespaceFlags(spec.Linux.Namespaces); err != nil {
 		return nil, err
 	}
+	p.CgroupNS = p.CloneFlags&unix.CLONE_NEWCGROUP != 0
+	p.CloneFlags &^= unix.CLONE_NEWCGROUP
 	p.Loopback = p.CloneFlags&unix.CLONE_NEWNET != 0
 	for _, m := range spec.Mounts {
 		p.Mounts = append(p.Mounts, newMountPlan(m, insecure, single))

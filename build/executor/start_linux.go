@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 
@@ -12,8 +13,19 @@ import (
 )
 
 // start runs a planned step to its end. started is called with the first process's pid once its own program runs.
-func (e *stepExecutor) start(ctx context.Context, p *plan, info executor.ProcessInfo, started func(pid int)) error {
-	return step.Run(ctx, info, p, func(stdio []*os.File) (*step.Child, error) { return e.spawnFor(p, stdio) }, started)
+func (e *stepExecutor) start(ctx context.Context, p *plan, g group, info executor.ProcessInfo, started func(pid int)) error {
+	return step.Run(ctx, info, p, func(stdio []*os.File) (*step.Child, error) {
+		c, err := e.spawnFor(p, stdio)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.add(c.PID); err != nil {
+			_ = c.Control.Close() // it waits for its plan, and ends without
+			_, werr := c.Proc.Wait()
+			return nil, errors.Join(err, werr)
+		}
+		return c, nil
+	}, started)
 }
 
 // spawnFor starts a child of its own namespaces, or one that joins those of a running step.

@@ -25,6 +25,9 @@ func hintForBuild(err error) string {
 	if _, ok := errors.AsType[*build.NoEpochError](err); ok {
 		return fmt.Sprintf("SOURCE_DATE_EPOCH=0 %s build --reproducible ..., or the seconds that git log -1 --format=%%ct prints elsewhere", program)
 	}
+	if _, ok := errors.AsType[*build.NotDelegatedError](err); ok {
+		return fmt.Sprintf("systemd-run --user --scope -p Delegate=yes %s build ..., where systemd is", program)
+	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint
 	}
