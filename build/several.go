@@ -54,7 +54,7 @@ func Several(ctx context.Context, store Store, stateDir string, p Progress, targ
 	}
 	var results []*Result
 	err := withEngine(ctx, store, stateDir, targets[0].Request, func(ctx context.Context, c *client.Client, own *ownEngine) (err error) {
-		results, err = solveAll(ctx, c, own, p, targets, located)
+		results, err = solveAll(ctx, c, own, p, stateDir, targets, located)
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func Several(ctx context.Context, store Store, stateDir string, p Progress, targ
 	return byName, nil
 }
 
-func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress, targets []Target, located []*sources) (_ []*Result, err error) {
+func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress, stateDir string, targets []Target, located []*sources) (_ []*Result, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	shared, err := shareFolders(ctx, c, located, fail)
@@ -83,41 +83,57 @@ func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress,
 		own.share(src, fail)
 	}
 	results := make([]*Result, len(targets))
-	links := newLinks(targets)
-	display := newDisplay(ctx, p)
+	all := &side{on: connection{c, own}, display: newDisplay(ctx, p), links: newLinks(targets), stateDir: stateDir}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, t := range targets {
 		group.Go(func() error {
 			err := withSources(ctx, nil, located[i], t.Request, func(ctx context.Context, opt client.SolveOpt) (err error) {
 				shared.use(located[i], opt.FrontendAttrs)
-				results[i], err = solveTarget(ctx, connection{c, own}, display, links, t, opt)
+				results[i], err = all.solve(ctx, t, opt)
 				return err
 			})
 			if err != nil {
-				return &TargetError{links.of[t.Name].culprit(err), err}
+				return &TargetError{all.links.of[t.Name].culprit(err), err}
 			}
 			return nil
 		})
 	}
 	err = group.Wait()
-	if shown := display.close(); err == nil {
+	if shown := all.display.close(); err == nil {
 		err = shown
 	}
 	return results, err
 }
 
-// solveTarget builds one target; through a gateway, where results can be handed on, if it
-// is linked to others.
-func solveTarget(ctx context.Context, on connection, display *display, links *links, t Target, opt client.SolveOpt) (*Result, error) {
-	x := newExports(t.Request, on.own)
+// side is what targets that are built side by side have in common.
+type side struct {
+	on       connection
+	display  *display
+	links    *links
+	stateDir string
+}
+
+// solve builds one target, and remembers it for the next report.
+func (s *side) solve(ctx context.Context, t Target, opt client.SolveOpt) (*Result, error) {
+	rec := newRecorder(time.Now())
+	opt.LocalMounts = rec.watch(opt.LocalMounts)
+	res, err := s.run(ctx, rec, t, opt)
+	rec.finish(ctx, s.on.client, pastFile(s.stateDir, t.Request), t.Request, res, err)
+	return res, err
+}
+
+// run goes through a gateway, where results can be handed on, if the target is linked to
+// others.
+func (s *side) run(ctx context.Context, rec *recorder, t Target, opt client.SolveOpt) (*Result, error) {
+	x := newExports(t.Request, s.on.own)
 	defer x.discard()
 	opt.Exports = x.entries
-	link := links.of[t.Name]
-	res, err := display.solve(ctx, t.Name, newRecorder(time.Now()), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+	link := s.links.of[t.Name]
+	res, err := s.display.solve(ctx, t.Name, rec, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 		if link.alone() {
-			return on.client.Solve(ctx, nil, opt, status)
+			return s.on.client.Solve(ctx, nil, opt, status)
 		}
-		return on.client.Build(ctx, opt, "wherry", link.build(opt.Frontend, maps.Clone(opt.FrontendAttrs)), status)
+		return s.on.client.Build(ctx, opt, "wherry", link.build(opt.Frontend, maps.Clone(opt.FrontendAttrs)), status)
 	})
 	if err != nil {
 		return nil, err

@@ -127,7 +127,12 @@ func (t *Target) DockerfilePath() string {
 }
 
 // ContextPath is the context without the mark that it is local.
-func (t *Target) ContextPath() string { return strings.TrimPrefix(*t.Context, cwdPrefix) }
+func (t *Target) ContextPath() string {
+	if *t.Context == cwdPrefix {
+		return "."
+	}
+	return strings.TrimPrefix(*t.Context, cwdPrefix)
+}
 
 // contextFolders are the paths among named contexts.
 func contextFolders(contexts map[string]string) []string {

@@ -191,6 +191,42 @@ func TestComposeErrors(t *testing.T) {
 	}
 }
 
+// The folders of a definition that is elsewhere are there.
+func TestRebase(t *testing.T) {
+	for _, tt := range []struct{ base, dir, want string }{
+		{"", "a", "a"},
+		{"https://h/r.git", ".", "https://h/r.git"},
+		{"https://h/r.git", "./a/../b", "https://h/r.git#:b"},
+		{"https://h/r.git#v1", "a", "https://h/r.git#v1:a"},
+		{"https://h/r.git#v1:x", "a/b", "https://h/r.git#v1:x/a/b"},
+		{"https://h/r.git?ref=v1&subdir=x", "a", "https://h/r.git?ref=v1&subdir=x%2Fa"},
+		{"git@h:o/r.git", "a", "git@h:o/r.git#:a"},
+		{"github.com/o/r", "a", "github.com/o/r#:a"},
+		{"https://h/r.git", "/a", "https://h/r.git#:a"},
+		{"https://h/r.git", "cwd://a", "cwd://a"},
+		{"https://h/r.git", "docker-image://a", "docker-image://a"},
+		{"https://h/r.git", "target:other", "target:other"},
+		{"https://h/r.git", "https://h/other.git", "https://h/other.git"},
+		{"https://h/r.git", "a/../..", ""},
+		{"https://h/r.tar", "a", ""},
+		{"https://h/r.tar", ".", "https://h/r.tar"},
+	} {
+		dir := tt.dir
+		p := &Plan{Targets: map[string]*Target{"default": {Context: &dir, Contexts: map[string]string{"x": tt.dir}}}}
+		err := p.Rebase(tt.base)
+		if tt.want == "" {
+			if err == nil {
+				t.Errorf("%s in %s is taken", tt.dir, tt.base)
+			}
+			continue
+		}
+		have := p.Targets["default"]
+		if err != nil || *have.Context != tt.want || have.Contexts["x"] != tt.want {
+			t.Errorf("%s in %s: have %s %s %v, want %s", tt.dir, tt.base, *have.Context, have.Contexts["x"], err, tt.want)
+		}
+	}
+}
+
 // No file and no --set brings it down; what can be read can be resolved, or says why not.
 func FuzzParse(f *testing.F) {
 	archives, err := filepath.Glob("testdata/*.txtar")

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -128,6 +129,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // back as errors.
 func quiet() {
 	logrus.SetOutput(io.Discard)
+	log.SetOutput(io.Discard) //nolint:forbidigo // net/http2 writes there of a session that ends before it has begun
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 }
 

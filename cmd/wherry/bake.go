@@ -4,14 +4,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
@@ -35,6 +31,8 @@ type bakeOptions struct {
 	Builder      string
 	Policies     []string
 	Debug        bool
+	Remote       string // URL that the definition is read from; "": it is here
+	Caller       string // BAKE_CMD_CONTEXT
 }
 
 func newBakeCommand(e *env) *cli.Command {
@@ -111,39 +109,38 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if o.Print && o.List != "" {
 		return bakeUsage("--print and --list can't be used together")
 	}
-	if len(o.Targets) > 0 && isRemoteDefinition(o.Targets[0]) {
-		return withHint(fmt.Errorf("%q: a definition is read from files, not from a repository or the web", o.Targets[0]),
-			"git clone REPOSITORY && cd FOLDER && %s bake ...", program)
+	o.Remote, o.Caller, o.Targets = remoteDefinition(o.Targets)
+	b := &baker{env: e}
+	if shows := o.Print || o.List != ""; !shows || o.Remote != "" {
+		// Standard input can be read once: by the process that this starts, if it does.
+		var err error
+		if b.store, b.state, err = e.enterBuild(e.note); err != nil {
+			return err
+		}
 	}
-	if o.Print || o.List != "" {
-		return e.showBake(ctx, o)
-	}
-	// Standard input can be read once: by the process that Enter starts, if it does.
-	store, state, err := e.enterBuild(e.note)
+	definition, err := b.readDefinition(ctx, o)
 	if err != nil {
 		return err
 	}
-	definition, err := e.readDefinition(ctx, o)
-	if err != nil {
+	if o.List != "" {
+		return e.listBake(definition, o.List)
+	}
+	if b.plan, err = definition.Resolve(o.Targets, o.Sets); err != nil {
 		return err
 	}
-	plan, err := definition.Resolve(o.Targets, o.Sets)
-	if err != nil {
+	if err := b.plan.Rebase(b.base); err != nil {
 		return err
 	}
-	if err := e.allowBake(ctx, plan, o); err != nil {
+	if o.Print {
+		return e.printJSON(b.plan)
+	}
+	if err := e.allowBake(ctx, b.plan, o); err != nil {
 		return err
 	}
 	if o.Debug {
-		e.say("note: --debug has no effect")
+		e.note("--debug has no effect")
 	}
-	b := &baker{env: e, store: store, state: state, plan: plan}
 	return b.bake(ctx, o)
-}
-
-// isRemoteDefinition says whether what was typed is the URL of a definition.
-func isRemoteDefinition(s string) bool {
-	return strings.Contains(s, "://") || strings.HasPrefix(s, "git@") || strings.HasPrefix(s, "github.com/")
 }
 
 // baker is a plan about to be built.
@@ -151,6 +148,7 @@ type baker struct {
 	*env
 	store buildStore
 	state string // folder of the build cache
+	base  string // URL of the repository or archive that the definition is in; "": it is here
 	plan  *bake.Plan
 }
 
@@ -211,77 +209,4 @@ func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build
 		return nil
 	}
 	return writeMetadata(o.MetadataFile, metadata)
-}
-
-// readDefinition reads the files of a definition.
-func (e *env) readDefinition(ctx context.Context, o bakeOptions) (*bake.Definition, error) {
-	files, err := e.bakeFiles(ctx, o.Files)
-	if err != nil {
-		return nil, err
-	}
-	vars := map[string]string{}
-	for _, v := range o.Vars {
-		name, value, ok := strings.Cut(v, "=")
-		if !ok || name == "" {
-			return nil, bakeUsage("invalid --var %q: want NAME=VALUE", v)
-		}
-		vars[name] = value
-	}
-	dotenv, err := os.ReadFile(".env") // compose's
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.EISDIR) {
-		return nil, err
-	}
-	return bake.Parse(files, bake.Options{
-		Vars: vars, Environ: e.environ(), Dotenv: dotenv, Untold: isTrue(e.Getenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")),
-		Builtin: bakeBuiltins(),
-		Notice:  func(msg string) { e.note(printable(msg)) },
-		Open:    func(name string) ([]byte, error) { return e.readBakeFile(ctx, name) },
-	})
-}
-
-// maxDefinition bounds a file of a definition, in bytes.
-const maxDefinition = 2 << 20
-
-// bakeFiles reads the files that were named, by a flag or by BUILDX_BAKE_FILE, or those
-// with docker's default names that are there.
-func (e *env) bakeFiles(ctx context.Context, names []string) ([]bake.File, error) {
-	if len(names) == 0 && e.Getenv("BUILDX_BAKE_FILE") != "" {
-		names = strings.Split(e.Getenv("BUILDX_BAKE_FILE"), firstOf(e.Getenv("BUILDX_BAKE_PATH_SEPARATOR"), ":"))
-	}
-	optional := len(names) == 0
-	if optional {
-		names = bake.DefaultFiles()
-	}
-	var files []bake.File
-	for _, name := range names {
-		data, err := e.readBakeFile(ctx, strings.TrimPrefix(name, "cwd://"))
-		if optional && errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, bake.File{Name: name, Data: data})
-	}
-	if len(files) == 0 {
-		return nil, withHint(errors.New("couldn't find a bake definition"), "%s bake -f FILE", program)
-	}
-	return files, nil
-}
-
-func (e *env) readBakeFile(ctx context.Context, name string) ([]byte, error) {
-	in := e.stdin(ctx)
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxDefinition+1))
-	if err == nil && len(data) > maxDefinition {
-		err = fmt.Errorf("%q: a definition has at most %d bytes", name, maxDefinition)
-	}
-	return data, err
 }

@@ -16,20 +16,9 @@ import (
 	"github.com/wherry-oci/wherry/build/bake"
 )
 
-// showBake prints what a definition says, and builds nothing.
-func (e *env) showBake(ctx context.Context, o bakeOptions) error {
-	definition, err := e.readDefinition(ctx, o)
-	if err != nil {
-		return err
-	}
-	if o.Print {
-		plan, err := definition.Resolve(o.Targets, o.Sets)
-		if err != nil {
-			return err
-		}
-		return e.printJSON(plan)
-	}
-	kind, format, err := bakeListing(o.List)
+// listBake prints what a definition has, and builds nothing.
+func (e *env) listBake(definition *bake.Definition, what string) error {
+	kind, format, err := bakeListing(what)
 	if err != nil {
 		return err
 	}

@@ -56,12 +56,18 @@ func (b *baker) request(t *bake.Target, o bakeOptions) (build.Request, error) {
 		flags.SSH = append(flags.SSH, strings.TrimSuffix(e["id"]+"="+e["paths"], "="))
 	}
 	for i, c := range flags.BuildContexts {
-		flags.BuildContexts[i] = strings.Replace(c, "=cwd://", "=", 1)
+		flags.BuildContexts[i] = strings.Replace(c, "="+cwdPrefix, "=", 1)
 	}
 	if t.DockerfileInline != nil {
 		flags.File = "-"
 	}
+	if bake.IsRemote(flags.Context) {
+		b.addGitAccess(&flags)
+	}
 	req, err := buildRequest(b.env, flags)
+	if usage, ok := errors.AsType[*usageError](err); ok {
+		err = bakeUsage("%w", usage.err)
+	}
 	if t.DockerfileInline != nil {
 		req.Stdin = strings.NewReader(*t.DockerfileInline)
 	}
@@ -101,8 +107,8 @@ func callOf(t *bake.Target) string {
 }
 
 // bakeBuiltins are the variables that every definition has.
-func bakeBuiltins() map[string]string {
-	return map[string]string{"BAKE_CMD_CONTEXT": "cwd://", "BAKE_LOCAL_PLATFORM": platform.Format(platform.Default())}
+func bakeBuiltins(caller string) map[string]string {
+	return map[string]string{"BAKE_CMD_CONTEXT": caller, "BAKE_LOCAL_PLATFORM": platform.Format(platform.Default())}
 }
 
 // askTargets prints what the frontend says to each target's question.
