@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/continuity/sysx"
 	"github.com/moby/buildkit/cache/contenthash"
@@ -193,11 +194,8 @@ func (s *folderSync) copyOne(f folderFile, buf []byte) error {
 		return err
 	}
 	path := filepath.Join(s.to, f.Path)
-	if err := os.RemoveAll(path); err != nil { // never into what is there: it may have other names
-		return err
-	}
 	if f.mode&fs.ModeSymlink != 0 {
-		if err := os.Symlink(st.Linkname, path); err != nil {
+		if err := makeAnew(path, func() error { return os.Symlink(st.Linkname, path) }); err != nil {
 			return err
 		}
 		if err := errors.Join(dress(path, st), setTimes(path, st.ModTime)); err != nil {
@@ -209,30 +207,62 @@ func (s *folderSync) copyOne(f folderFile, buf []byte) error {
 	if err != nil {
 		return err
 	}
-	n, err := copyFile(path, filepath.Join(s.from.Dir, f.Path), h, buf)
-	if err == nil {
-		err = errors.Join(dress(path, st), setTimes(path, st.ModTime))
-	}
+	n, err := copyFile(path, filepath.Join(s.from.Dir, f.Path), st, h, buf)
 	if err != nil {
+		return err
+	}
+	if err := setTimes(path, st.ModTime); err != nil {
 		return err
 	}
 	s.told(n, false)
 	return s.hashed(st, h)
 }
 
-// copyFile copies a file that must not be there yet, and hashes it.
-func copyFile(to, from string, h hash.Hash, buf []byte) (n int64, err error) {
+// makeAnew makes a file in place of what is there. It is never written into that, which may
+// have other names.
+func makeAnew(path string, create func() error) error {
+	err := create()
+	if errors.Is(err, fs.ErrExist) {
+		if err = os.RemoveAll(path); err == nil {
+			err = create()
+		}
+	}
+	return err
+}
+
+// copyFile makes a copy that is dressed, and hashes the content.
+func copyFile(to, from string, st *types.Stat, h hash.Hash, buf []byte) (n int64, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = in.Close() }() // only read
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	mode := fs.FileMode(st.Mode)
+	var out *os.File
+	err = makeAnew(to, func() error {
+		out, err = os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode.Perm())
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	return io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, h)}, struct{ io.Reader }{in}, buf)
+	n, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, h)}, struct{ io.Reader }{in}, buf)
+	if err != nil || dressed(out, st) {
+		return n, err
+	}
+	return n, dress(to, st)
+}
+
+// dressed reports whether a new file is as it should be: most are, and to tell is cheaper
+// than to set it all again.
+func dressed(f *os.File, st *types.Stat) bool {
+	info, err := f.Stat()
+	if err != nil || len(st.Xattrs) > 0 || info.Mode() != fs.FileMode(st.Mode) {
+		return false
+	}
+	is, ok := info.Sys().(*syscall.Stat_t)
+	return ok && is.Uid == st.Uid && is.Gid == st.Gid
 }
 
 // dress gives a file its extended attributes, owner and mode. The mode comes after the
@@ -262,10 +292,7 @@ func (s *folderSync) link(f folderFile) error {
 		return err
 	}
 	path := filepath.Join(s.to, f.Path)
-	if err := os.RemoveAll(path); err != nil {
-		return err
-	}
-	if err := os.Link(filepath.Join(s.to, f.linked), path); err != nil {
+	if err := makeAnew(path, func() error { return os.Link(filepath.Join(s.to, f.linked), path) }); err != nil {
 		return err
 	}
 	return s.hashed(st, nil)
