@@ -8,7 +8,7 @@ TOOL   := go tool -modfile=.ci/tools.mod
 .DEFAULT_GOAL := build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## bin/wherry, one static binary
 	$(BUILD) -o bin/wherry ./cmd/wherry
@@ -36,6 +36,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s each)
 bench: build ## speed beside the peers that are installed: medians and ratios
 	go run ./e2e/bench bin/wherry
 
+bench-build: build ## a large build beside buildkitd and buildah: minutes, 20 GB of TMPDIR
+	go run ./e2e/bench -only reference -runs 3 bin/wherry
+
 cross: ## dist/: the binaries for other systems
 	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/wherry-linux-amd64 ./cmd/wherry
 	GOOS=linux GOARCH=arm64 $(BUILD) -o dist/wherry-linux-arm64 ./cmd/wherry
@@ -49,4 +52,4 @@ install: build ## program, manual pages and completions below PREFIX (/usr/local
 	bin/wherry completion zsh | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wherry
 	bin/wherry completion fish | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wherry.fish
 
-.PHONY: help build demo test lint fuzz bench cross install
+.PHONY: help build demo test lint fuzz bench bench-build cross install

@@ -13,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/e2e/base"
 )
 
 func fields(text []byte) []string { return strings.Fields(string(text)) }
@@ -88,26 +90,8 @@ func cmdWithin(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// debianRoot makes a minimal Debian file system, once, and keeps it in the user's cache.
-var debianRoot = sync.OnceValues(func() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	file := filepath.Join(cache, "wherry-e2e", "debian-bookworm.tar")
-	if _, err := os.Stat(file); err == nil {
-		return file, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return "", err
-	}
-	// mmdebstrap goes by the ending, so the unfinished file has the same.
-	part := filepath.Join(filepath.Dir(file), "part.tar")
-	if err := command(context.Background(), "mmdebstrap", "--quiet", "--variant=minbase", "bookworm", part); err != nil {
-		return "", errors.Join(err, os.Remove(part))
-	}
-	return file, os.Rename(part, file)
-})
+// debianRoot is made once, also where several stories ask for it.
+var debianRoot = sync.OnceValues(func() (string, error) { return base.Debian(context.Background()) })
 
 // cmdDebian: debian FILE puts a minimal Debian root file system there, as a tar.
 func cmdDebian(ts *testscript.TestScript, _ bool, args []string) {

@@ -118,7 +118,7 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 			return err
 		}
 	}
-	definition, err := b.readDefinition(ctx, o, func(msg string) { e.note(printable(msg)) })
+	definition, err := b.readDefinition(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 // cwdPrefix marks a file as one of this machine, wherever the definition is from.
 const cwdPrefix = "cwd://"
 
-// readDefinition reads the files of a definition. notice may be nil.
-func (b *baker) readDefinition(ctx context.Context, o bakeOptions, notice func(string)) (*bake.Definition, error) {
+// readDefinition reads the files of a definition.
+func (b *baker) readDefinition(ctx context.Context, o bakeOptions) (*bake.Definition, error) {
 	files, err := b.bakeFiles(ctx, o)
 	if err != nil {
 		return nil, err
@@ -32,14 +32,14 @@ func (b *baker) readDefinition(ctx context.Context, o bakeOptions, notice func(s
 		}
 		vars[name] = value
 	}
-	dotenv, err := b.readBakeFile(ctx, ".env") // compose's
+	dotenv, err := os.ReadFile(".env") // compose's
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.EISDIR) {
 		return nil, err
 	}
 	return bake.Parse(files, bake.Options{
 		Vars: vars, Environ: b.environ(), Dotenv: dotenv, Untold: isTrue(b.Getenv("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")),
 		Builtin: bakeBuiltins(o.Caller),
-		Notice:  notice,
+		Notice:  func(msg string) { b.note(printable(msg)) },
 		Open:    func(name string) ([]byte, error) { return b.readBakeFile(ctx, name) },
 	})
 }

@@ -83,8 +83,8 @@ type bakeRow struct {
 	Group       bool   `json:"group,omitempty"`
 }
 
-// bakeRows leaves out names that begin with "_", which are private by convention.
-func bakeRows(d *bake.Definition) []bakeRow {
+// listTargets leaves out names that begin with "_", which are private by convention.
+func (e *env) listTargets(d *bake.Definition, format string) error {
 	var rows []bakeRow
 	for _, t := range d.Targets {
 		rows = append(rows, bakeRow{Name: t.Name, Description: t.Description})
@@ -98,11 +98,6 @@ func bakeRows(d *bake.Definition) []bakeRow {
 	}
 	rows = slices.DeleteFunc(rows, func(r bakeRow) bool { return strings.HasPrefix(r.Name, "_") })
 	slices.SortFunc(rows, func(a, b bakeRow) int { return cmp.Compare(a.Name, b.Name) })
-	return rows
-}
-
-func (e *env) listTargets(d *bake.Definition, format string) error {
-	rows := bakeRows(d)
 	if format == "json" {
 		return e.printJSON(rows)
 	}

@@ -23,7 +23,6 @@ const (
 	fileKind     valueKind = "files"
 	folderKind   valueKind = "folders"
 	registryKind valueKind = "registries"
-	targetKind   valueKind = "targets"
 	boolKind     valueKind = "true|false"
 	// Any other is a choice of words: "bash|zsh|fish".
 )
@@ -55,7 +54,6 @@ func operandKind(usage string, n int) (kind valueKind, repeated bool) {
 		{folderKind, []string{"PATH", "DIR"}},
 		{registryKind, []string{"SERVER", "REGISTRY"}},
 		{imageKind, []string{"IMAGE", "NAME", "REPO", "MANIFEST"}},
-		{targetKind, []string{"TARGET"}},
 	} {
 		if slices.ContainsFunc(known.in, func(part string) bool { return strings.Contains(word, part) }) {
 			return known.kind, repeated
@@ -76,8 +74,6 @@ func (c *completer) values(kind valueKind, head, typed string) completion {
 		return completion{adds: string(kind)}
 	case imageKind:
 		return c.images(head, typed)
-	case targetKind:
-		return offer(c.bakeTargets(), head, typed)
 	case repoKind:
 		var repos []string
 		for _, name := range c.images("", "").list {
@@ -202,19 +198,6 @@ func (c *completer) flagValue(f cli.Flag, head, typed string) completion {
 		return offer(plainCandidates(append(quotedWords(usage), commonPlatforms()...)...), head, typed)
 	case "filter":
 		return c.filter(usage, head, typed)
-	case "list":
-		return offer(plainCandidates("targets", "variables"), head, typed)
-	case "set", "var":
-		list := c.bakeVariables()
-		if name == "set" {
-			list = c.bakeTargets()
-			for i := range list {
-				list[i].value += "."
-			}
-		}
-		found := offer(list, head, typed)
-		found.adds = "nospace"
-		return found
 	}
 	return offer(plainCandidates(quotedWords(usage)...), head, typed)
 }

@@ -32,10 +32,6 @@ func newBakeCommand(*env) *cli.Command {
 	}
 }
 
-// bakeTargets and bakeVariables are none.
-func (c *completer) bakeTargets() []candidate   { return nil }
-func (c *completer) bakeVariables() []candidate { return nil }
-
 func errNeedsLinux() error {
 	return withHint(errors.New("building needs Linux, this is "+runtime.GOOS),
 		"run wherry build in a Linux machine or container; every other command works here")

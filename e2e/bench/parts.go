@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 // start is what every command costs before it does anything.
@@ -43,15 +42,14 @@ func (b *bench) cachedBuild(ctx context.Context) error {
 	list := []contender{{name: "wherry build", args: []string{
 		b.wherry, "--store", filepath.Join(b.dir, "build"), "build", "-t", "tiny", "--build-arg", "BASE=" + from, project,
 	}}}
-	buildctl, stop, err := b.buildkit(ctx)
-	if err != nil {
+	if k, err := b.buildkit(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "without buildkitd:", err)
 	} else {
-		defer stop()
-		list = append(list, contender{name: "buildctl, buildkitd", args: append(buildctl,
-			"build", "--frontend", "dockerfile.v0", "--local", "context="+project, "--local", "dockerfile="+project,
-			"--opt", "build-arg:BASE="+from, "--output", "type=image,name=docker.io/library/tiny:latest",
-		)})
+		if err := k.start(ctx, filepath.Join(b.dir, "buildkitd")); err != nil {
+			return err
+		}
+		defer k.stop()
+		list = append(list, k.build(project, from, "type=image,name=docker.io/library/tiny:latest"))
 	}
 	for _, c := range list { // fills the caches
 		if _, err := b.time(ctx, c); err != nil {
@@ -59,45 +57,4 @@ func (b *bench) cachedBuild(ctx context.Context) error {
 		}
 	}
 	return b.compare(ctx, "build, all cached", list...)
-}
-
-// buildkit starts the daemon and returns how to call it.
-func (b *bench) buildkit(ctx context.Context) (buildctl []string, stop func(), err error) {
-	if os.Getuid() != 0 {
-		return nil, nil, errors.New("it needs root")
-	}
-	if _, err := exec.LookPath("runc"); err != nil {
-		return nil, nil, err
-	}
-	daemon, err := tool(ctx, "github.com/moby/buildkit/cmd/buildkitd", "")
-	if err != nil {
-		return nil, nil, err
-	}
-	client, err := tool(ctx, "github.com/moby/buildkit/cmd/buildctl", "")
-	if err != nil {
-		return nil, nil, err
-	}
-	config := filepath.Join(b.dir, "buildkitd.toml")
-	text := fmt.Sprintf("[registry.%q]\n  http = true\n[worker.containerd]\n  enabled = false\n", b.registry.Addr())
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, nil, err
-	}
-	address := "unix://" + filepath.Join(b.dir, "buildkitd.sock")
-	cmd := exec.CommandContext(ctx, daemon, "--config", config, "--root", filepath.Join(b.dir, "buildkitd"), "--addr", address)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	}
-	for range 100 {
-		if exec.CommandContext(ctx, client, "--addr", address, "debug", "workers").Run() == nil {
-			return []string{client, "--addr", address}, stop, nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	stop()
-	return nil, nil, errors.New("it does not answer")
 }
