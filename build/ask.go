@@ -50,7 +50,7 @@ func Ask(ctx context.Context, store Store, stateDir string, r Request, question 
 			return gateway.NewResult(), err // an answer is nothing to export
 		}
 		opt.Internal = true
-		_, err := solve(ctx, r.Progress, newRecorder(time.Now()), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+		_, err := solve(ctx, r.Progress, newRecorder(time.Now(), entitlements(r)), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 			return c.Build(ctx, opt, "wherry", ask, status)
 		})
 		return err

@@ -15,6 +15,8 @@ package build
 
 import (
 	"io"
+	"net/http"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/distribution/reference"
@@ -25,6 +27,9 @@ import (
 // DefaultScanner is the image that lists what is in a result, for an SBOM that names no
 // other one with "generator=". It is BuildKit's choice, and so docker's.
 const DefaultScanner = "docker/buildkit-syft-scanner:stable-1"
+
+// IsURL tells a URL from the name of a file or folder, as docker does.
+func IsURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
 
 // Request is one build. The zero value of every field but Context is a default.
 type Request struct {
@@ -67,7 +72,10 @@ type Request struct {
 
 	Keychain authn.Keychain       // credentials for FROM; nil: anonymous
 	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
-	Runtime  string               // path of a runc-like binary for RUN; "": wherry's own executor
+	// Client gets what has a URL: the Dockerfile and, by its Transport, contexts and what ADD
+	// names. nil is http.DefaultClient, which waits for a server that sends nothing.
+	Client  *http.Client
+	Runtime string // path of a runc-like binary for RUN; "": wherry's own executor
 
 	Progress Progress
 	// Report, if not nil, is called with what has happened in a build when it has ended or

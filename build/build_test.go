@@ -212,7 +212,7 @@ func TestFailuresSayWhatAndWhere(t *testing.T) {
 		dockerfile, message, excerpt string
 	}{
 		{"FROM scratch\nCOPY nothing /\n", `COPY nothing /: "/nothing": not found`, ">>> COPY nothing /"},
-		{"FROM scratch\nCOPIE a /\n", "dockerfile parse error on line 2: unknown instruction: COPIE (did you mean COPY?)", ">>> COPIE a /"},
+		{"FROM scratch\nCOPIE a /\n", "COPIE a /: dockerfile parse error on line 2: unknown instruction: COPIE (did you mean COPY?)", ">>> COPIE a /"},
 		{"FROM 127.0.0.1:1/a:1\n", `image "127.0.0.1:1/a:1": not in the store, and 127.0.0.1:1 is unreachable: connection refused`, ">>> FROM 127.0.0.1:1/a:1"},
 	} {
 		dir := p.folder("ctx", map[string]string{"Dockerfile": c.dockerfile})

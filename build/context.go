@@ -10,10 +10,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
@@ -88,7 +88,7 @@ func (s *sources) locateContext(r Request) error {
 		return err
 	case err == nil:
 		return fmt.Errorf("build context %q: not a folder", r.Context)
-	case isURL(r.Context) || isGit(r.Context):
+	case IsURL(r.Context) || isGit(r.Context):
 		s.remote = r.Context
 		return checkGit(r.Context)
 	}
@@ -135,8 +135,8 @@ func (s *sources) locateDockerfile(ctx context.Context, r Request) error {
 	switch {
 	case r.Dockerfile == "-":
 		return s.readText(r.Stdin, "standard input")
-	case isURL(r.Dockerfile):
-		return s.download(ctx, r.Dockerfile)
+	case IsURL(r.Dockerfile):
+		return s.download(ctx, r.Dockerfile, r)
 	case s.folder == "" && !filepath.IsAbs(r.Dockerfile):
 		s.filename = r.Dockerfile // in the context
 		return nil
@@ -162,23 +162,33 @@ func defaultDockerfile(dir string) string {
 	return path
 }
 
-func (s *sources) download(ctx context.Context, url string) (err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return fmt.Errorf("dockerfile %q: %w", url, err)
+// download gets the Dockerfile from a URL. What may be a secret in that is not told.
+func (s *sources) download(ctx context.Context, at string, r Request) (err error) {
+	name := at
+	if u, err := url.Parse(at); err == nil {
+		name = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 	}
-	resp, err := http.DefaultClient.Do(req)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
-		return fmt.Errorf("dockerfile: %w", err) // names the URL
+		return fmt.Errorf("dockerfile %q: not a URL that can be asked for", name)
+	}
+	client := r.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err // without the URL
+	}
+	if err != nil {
+		return fmt.Errorf("dockerfile %q: %w", name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("dockerfile %q: the server answers %s", url, resp.Status)
+		return fmt.Errorf("dockerfile %q: the server answers %s", name, resp.Status)
 	}
-	return s.readText(resp.Body, url)
+	return s.readText(resp.Body, name)
 }
-
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
 
 func isGit(s string) bool {
 	_, is, err := dfgitutil.ParseGitRef(s)

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -51,17 +53,42 @@ func (e *Error) Unwrap() error { return e.Err }
 type StepError struct {
 	Step     string // as in the Dockerfile: "RUN make"
 	ExitCode int    // 128+n for signal n
-	NoMemory bool   // it was killed because its memory was used up
+	// OutOfMemory says that the kernel has killed a process of the step for want of memory.
+	OutOfMemory bool
 }
 
 func (e *StepError) Error() string {
-	if e.NoMemory {
-		return fmt.Sprintf("%s: out of memory: killed by signal %d (exit code %d)", e.Step, e.ExitCode-128, e.ExitCode)
+	signal := ""
+	if n := syscall.Signal(e.ExitCode - 128); n > 0 {
+		signal = unix.SignalName(n)
 	}
-	if e.ExitCode > 128 && e.ExitCode < 128+65 {
-		return fmt.Sprintf("%s: killed by signal %d (exit code %d)", e.Step, e.ExitCode-128, e.ExitCode)
+	switch {
+	case e.OutOfMemory && signal == "SIGKILL":
+		return fmt.Sprintf("%s: killed: out of memory (exit code %d)", e.Step, e.ExitCode)
+	case e.OutOfMemory:
+		return fmt.Sprintf("%s: exit code %d, after one of its processes was killed: out of memory", e.Step, e.ExitCode)
+	case signal != "":
+		return fmt.Sprintf("%s: killed by %s (exit code %d)", e.Step, signal, e.ExitCode)
 	}
 	return fmt.Sprintf("%s: exit code %d", e.Step, e.ExitCode)
+}
+
+// StartError is a step whose program could not be started; it may lack a secret or an
+// agent of the request.
+type StartError = engine.StartError
+
+// RefusedError is a step that asks for what it is not allowed.
+type RefusedError struct {
+	Step   string
+	Needs  []string // what [Request.Allow] lacks
+	Device string   // what the step requires, though no step is given a device; else ""
+}
+
+func (e *RefusedError) Error() string {
+	if e.Device != "" {
+		return fmt.Sprintf("%s: device %q is required, and steps are given no devices", e.Step, e.Device)
+	}
+	return e.Step + ": " + strings.Join(e.Needs, " and ") + " is not allowed"
 }
 
 // explain makes a failed solve readable: the thing named once, the Dockerfile's lines
@@ -70,7 +97,7 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	e := &Error{Err: err, Message: message(err), Shown: p.Mode != "quiet" && p.Mode != "none"}
+	e := &Error{Err: err, Message: engine.WithoutCredentials(message(err)), Shown: p.Mode != "quiet" && p.Mode != "none"}
 	if sources := errdefs.Sources(err); len(sources) > 0 {
 		var b strings.Builder
 		if sources[0].Print(&b) == nil {
@@ -83,19 +110,55 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 		e.vertex = vertex.Vertex.Digest
 		step, e.Output = seen.step(e.vertex)
 	}
-	var from *FromError
-	var file *engine.FileError
-	var exit *gatewaypb.ExitError
-	switch {
-	case errors.As(err, &from):
-		e.Message, e.Err = from.Error(), from
-	case errors.As(err, &file) && step != "":
-		e.Message = step + ": " + file.Reason
-	case errors.As(err, &exit) && step != "":
-		s := &StepError{Step: step, ExitCode: int(exit.ExitCode), NoMemory: errors.As(err, new(*engine.OutOfMemoryError))}
-		e.Message, e.Err = s.Error(), s
+	e.simplify(err, step)
+	_, from := errors.AsType[*FromError](err)
+	if refused := seen.recorder.refused(); refused != nil && vertex == nil && !from { // BuildKit's own has no type
+		e.Message, e.Err = refused.Error(), refused
 	}
 	return e
+}
+
+// simplify puts the one thing that matters into the message, where its type is known.
+func (e *Error) simplify(err error, step string) {
+	if from, ok := errors.AsType[*FromError](err); ok {
+		e.Message, e.Err = from.Error(), from
+		return
+	}
+	if step == "" {
+		if at := instruction(err); at != "" {
+			e.Message = at + ": " + e.Message
+		}
+		return
+	}
+	if source, ok := errors.AsType[*engine.SourceError](err); ok {
+		e.Message = step + ": " + source.Reason
+		if !strings.HasPrefix(step, "ADD ") { // BuildKit's name for a context
+			e.Message = "build context " + source.Error()
+		}
+	} else if file, ok := errors.AsType[*engine.FileError](err); ok {
+		e.Message = step + ": " + file.Reason
+	} else if start, ok := errors.AsType[*StartError](err); ok {
+		e.Message = step + ": " + start.Reason
+	} else if exit, ok := errors.AsType[*gatewaypb.ExitError](err); ok {
+		_, short := errors.AsType[*engine.OutOfMemoryError](err)
+		s := &StepError{Step: step, ExitCode: int(exit.ExitCode), OutOfMemory: short}
+		e.Message, e.Err = s.Error(), s
+	}
+}
+
+// instruction is the first line of what the frontend does not understand; "" if it does
+// not say.
+func instruction(err error) string {
+	for _, s := range errdefs.Sources(err) {
+		if s.Info == nil || len(s.Ranges) == 0 {
+			continue
+		}
+		lines := strings.Split(string(s.Info.Data), "\n")
+		if n := int(s.Ranges[0].Start.GetLine()); n > 0 && n <= len(lines) {
+			return strings.TrimSpace(lines[n-1])
+		}
+	}
+	return ""
 }
 
 // message is the text of an error that came through gRPC, without the client's and

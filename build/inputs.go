@@ -134,7 +134,7 @@ func (in *inputs) addNamed(name, value string, fail func(error)) error {
 		in.stores[id] = store
 		in.attrs["context:"+key] = "oci-layout://" + id + "@" + ref.String()
 		return nil
-	case strings.HasPrefix(value, "docker-image://"), strings.HasPrefix(value, targetPrefix), isURL(value), isGit(value) && !isFolder(value):
+	case strings.HasPrefix(value, "docker-image://"), strings.HasPrefix(value, targetPrefix), IsURL(value), isGit(value) && !isFolder(value):
 		in.attrs["context:"+key] = value
 		return checkGit(value)
 	case !isFolder(value):

@@ -26,6 +26,7 @@ const exporting = "exporting to "
 // engine asks for.
 type recorder struct {
 	started time.Time
+	allow   []string // what the steps may ask for
 
 	mu    sync.Mutex
 	steps []*recorded              // in the order they were heard of
@@ -54,8 +55,8 @@ type recorded struct {
 	out      map[string]int64
 }
 
-func newRecorder(started time.Time) *recorder {
-	return &recorder{started: started, by: map[string]*recorded{}, facts: map[string]*engine.Facts{}}
+func newRecorder(started time.Time, allow []string) *recorder {
+	return &recorder{started: started, allow: allow, by: map[string]*recorded{}, facts: map[string]*engine.Facts{}}
 }
 
 // add notes a status, and takes out of it what is for nobody else.
@@ -112,6 +113,29 @@ func (r *recorder) addVertex(v *client.Vertex) {
 		step.failed = v.Error
 	}
 	step.addSpan(v.Started, v.Completed)
+}
+
+// refused is a step that was heard of and asks for what it may not have; nil if there is
+// none.
+func (r *recorder) refused() *RefusedError {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(r.facts)) {
+		f := r.facts[key]
+		e := &RefusedError{Step: withoutCounter(f.Name)}
+		for _, n := range f.Needs {
+			if !slices.Contains(r.allow, n) {
+				e.Needs = append(e.Needs, n)
+			}
+		}
+		if len(f.Devices) > 0 {
+			e.Device = f.Devices[0]
+		}
+		if len(e.Needs) > 0 || e.Device != "" {
+			return e
+		}
+	}
+	return nil
 }
 
 // addSpan notes when the step was at work. A span is told when it begins and again when

@@ -31,7 +31,7 @@ func ReadRemote(ctx context.Context, store Store, stateDir string, r Request, na
 			out, err = readRemote(ctx, g, r.Context, names, limit)
 			return gateway.NewResult(), err
 		}
-		_, err := solve(ctx, r.Progress, newRecorder(time.Now()), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
+		_, err := solve(ctx, r.Progress, newRecorder(time.Now(), nil), func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 			return c.Build(ctx, opt, "wherry", read, status)
 		})
 		return err

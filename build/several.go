@@ -115,7 +115,7 @@ type side struct {
 
 // solve builds one target, and remembers it for the next report.
 func (s *side) solve(ctx context.Context, t Target, opt client.SolveOpt) (*Result, error) {
-	rec := newRecorder(time.Now())
+	rec := newRecorder(time.Now(), entitlements(t.Request))
 	opt.LocalMounts = rec.watch(opt.LocalMounts)
 	res, err := s.run(ctx, rec, t, opt)
 	rec.finish(ctx, s.on.client, pastFile(s.stateDir, t.Request), t.Request, res, err)

@@ -42,7 +42,7 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (out *R
 		x := newExports(r, own)
 		defer x.discard()
 		opt.Exports = x.entries
-		rec := newRecorder(started)
+		rec := newRecorder(started, entitlements(r))
 		opt.LocalMounts = rec.watch(opt.LocalMounts)
 		res, err := solve(ctx, r.Progress, rec, func(status chan *client.SolveStatus) (*client.SolveResponse, error) {
 			return c.Solve(ctx, nil, opt, status)
@@ -138,6 +138,9 @@ func engineOptions(store Store, stateDir string, r Request) (engine.Options, err
 	o := engine.Options{
 		Dir: stateFolder(stateDir, mapping), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, CacheSize: r.CacheSize,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
+	}
+	if r.Client != nil {
+		o.Transport = r.Client.Transport
 	}
 	if !o.UserNS {
 		return o, nil

@@ -20,6 +20,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,7 @@ type Options struct {
 	Dir       string               // state folder; created with mode 0700
 	Store     Store                // required
 	Hosts     docker.RegistryHosts // how registries are reached; nil: each by its own name
+	Transport http.RoundTripper    // how contexts and files that have URLs are got; nil: net/http's default
 	Runtime   string               // path of a runc-like binary; empty: wherry's own executor
 	UserNS    bool                 // this process is root of a user namespace only
 	SingleID  bool                 // ... in which one id is mapped
@@ -137,7 +139,7 @@ func newServer() *grpc.Server {
 	return grpc.NewServer(
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor),
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, plainErrors),
 		grpc.ChainStreamInterceptor(grpcerrors.StreamServerInterceptor),
 	)
 }

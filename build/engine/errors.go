@@ -105,7 +105,7 @@ func (m *fromMessage) WrapError(err error) error {
 var registerErrors = sync.OnceFunc(func() {
 	typeurl.Register((*fromMessage)(nil), "github.com/wherry-oci/wherry", "build.FromError+json")
 	registerFileError()
-	registerMemoryError()
+	registerStepErrors()
 })
 
 // explain turns a failed resolution into a FromError.

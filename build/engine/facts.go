@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/entitlements"
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
 )
@@ -36,6 +37,10 @@ type Facts struct {
 	Folder string `json:",omitempty"`
 	// Record describes in the build cache what a RUN has made.
 	Record string `json:",omitempty"`
+	// Needs is what the step has to be allowed: "network.host", "security.insecure".
+	Needs []string `json:",omitempty"`
+	// Devices are those that the step requires.
+	Devices []string `json:",omitempty"`
 	// Contents are checksums of the files that the step reads, by the number of the input.
 	Contents map[int]string `json:",omitempty"`
 	// Changed are the files of Folder that were copied or removed, because they are other
@@ -104,6 +109,7 @@ func factsOf(raw []byte, meta *pb.OpMetadata) (Facts, bool) {
 	case *pb.Op_Exec:
 		execParts(f.Parts, x.Exec)
 		f.Record = "mount / from exec " + strings.Join(x.Exec.Meta.Args, " ")
+		f.addNeeds(x.Exec)
 	case *pb.Op_File:
 		f.Parts["instruction"] = hashOf(x.File)
 		for _, a := range x.File.Actions {
@@ -120,6 +126,20 @@ func factsOf(raw []byte, meta *pb.OpMetadata) (Facts, bool) {
 		f.Parts["definition"] = digest.FromBytes(raw).Encoded()
 	}
 	return f, true
+}
+
+func (f *Facts) addNeeds(x *pb.ExecOp) {
+	if x.Network == pb.NetMode_HOST {
+		f.Needs = append(f.Needs, entitlements.EntitlementNetworkHost.String())
+	}
+	if x.Security == pb.SecurityMode_INSECURE {
+		f.Needs = append(f.Needs, entitlements.EntitlementSecurityInsecure.String())
+	}
+	for _, d := range x.CdiDevices {
+		if !d.Optional {
+			f.Devices = append(f.Devices, d.Name)
+		}
+	}
 }
 
 func execParts(parts map[string]string, x *pb.ExecOp) {

@@ -17,7 +17,7 @@ import (
 
 // addSources registers where a build may read from: images, the session's folders and
 // layouts, URLs, and git repositories if git is on the PATH.
-func addSources(w *base.Worker, store Store, shared *folders) (err error) {
+func addSources(w *base.Worker, o Options, shared *folders) (err error) {
 	if w.SourceManager, err = source.NewManager(); err != nil {
 		return err
 	}
@@ -34,13 +34,13 @@ func addSources(w *base.Worker, store Store, shared *folders) (err error) {
 	if w.ImageSource, err = containerimage.NewSource(image); err != nil {
 		return err
 	}
-	w.SourceManager.Register(imageSource{w.ImageSource, store})
+	w.SourceManager.Register(imageSource{w.ImageSource, o.Store})
 	image.ResolverType, image.RegistryHosts = containerimage.ResolverTypeOCILayout, nil
 	if w.OCILayoutSource, err = containerimage.NewSource(image); err != nil {
 		return err
 	}
 	w.SourceManager.Register(w.OCILayoutSource)
-	if w.HTTPSource, err = http.NewSource(http.Opt{CacheAccessor: w.CacheMgr}); err != nil {
+	if w.HTTPSource, err = http.NewSource(http.Opt{CacheAccessor: w.CacheMgr, Transport: answered{o.Transport}}); err != nil {
 		return err
 	}
 	w.SourceManager.Register(remoteSource{w.HTTPSource})

@@ -68,25 +68,25 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if err := addExecutor(&opt, o, st); err != nil {
 		return nil, err
 	}
+	opt.Executor = memoryWatch{opt.Executor, killCounter(o.Runtime == "")}
 	opt.RegistryHosts = o.Hosts
 	opt.ImageStore = &fromStore{images: o.Store, content: opt.ContentStore}
 	if err := dropLeases(ctx, opt.LeaseManager); err != nil {
 		return nil, err
 	}
 	w := &layoutWorker{store: o.Store, content: shared, snapshots: snapshotter}
-	opt.Executor = memoryTeller{opt.Executor}
 	if w.images, err = imageexporter.NewImageWriter(imageexporter.WriterOpt{
 		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
 	}); err != nil {
 		return nil, err
 	}
-	w.Worker, err = newBase(opt, o.Store, &w.folders)
+	w.Worker, err = newBase(opt, o, &w.folders)
 	return w, err
 }
 
 // newBase is BuildKit's base.NewWorker without its probe for git, which starts a
 // process at every build, and with our sources.
-func newBase(opt base.WorkerOpt, store Store, shared *folders) (*base.Worker, error) {
+func newBase(opt base.WorkerOpt, o Options, shared *folders) (*base.Worker, error) {
 	w := &base.Worker{WorkerOpt: opt}
 	var err error
 	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
@@ -103,7 +103,7 @@ func newBase(opt base.WorkerOpt, store Store, shared *folders) (*base.Worker, er
 	}); err != nil {
 		return nil, err
 	}
-	return w, addSources(w, store, shared)
+	return w, addSources(w, o, shared)
 }
 
 // collectCrashed drops the file systems that steps were writing when their engine was

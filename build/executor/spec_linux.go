@@ -46,7 +46,7 @@ func generatePlan(ctx context.Context, meta executor.Meta, in specInput) (*plan,
 	slices.SortStableFunc(mounts, func(a, b executor.Mount) int { return strings.Compare(a.Dest, b.Dest) })
 	spec, cleanup, err := oci.GenerateSpec(ctx, meta, mounts, in.id, in.resolvConf, in.hosts, in.net, "", mode, nil, "", false, "", nil, opts...)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, missingSource(err, mounts)
 	}
 	if in.rootless {
 		if _, err := specconv.ToRootless(spec); err != nil {

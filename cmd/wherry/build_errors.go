@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/wherry-oci/wherry/build"
 	"github.com/wherry-oci/wherry/build/bake"
@@ -30,6 +31,15 @@ func hintForBuild(err error) string {
 	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint
+	}
+	if e, ok := errors.AsType[*build.RefusedError](err); ok && len(e.Needs) > 0 {
+		return fmt.Sprintf("%s build --allow %s ...", program, strings.Join(e.Needs, " --allow "))
+	}
+	if e, ok := errors.AsType[*build.StartError](err); ok {
+		return map[string]string{
+			"secret": program + " build --secret id=ID,src=FILE ...",
+			"ssh":    program + " build --ssh default ...",
+		}[e.Missing]
 	}
 	e, ok := errors.AsType[*build.FromError](err)
 	if !ok {

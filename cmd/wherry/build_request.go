@@ -25,6 +25,7 @@ func buildRequest(e *env, o buildOptions) (build.Request, error) {
 		NoCache: o.NoCache, NoCacheOf: o.NoCacheFilter, Pull: o.Pull, Runtime: o.Runtime,
 		Reproducible: o.Reproducible,
 		Allow:        o.Allow, SSHAgent: e.Getenv("SSH_AUTH_SOCK"),
+		Client:   downloadClient(),
 		Stdout:   e.Stdout,
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
 		Notice:   e.note,

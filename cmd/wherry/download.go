@@ -21,11 +21,6 @@ const (
 	maxRedirects   = 10
 )
 
-// isURL tells a URL from the name of a file, as docker does.
-func isURL(s string) bool {
-	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
-}
-
 // withoutSecrets is a URL without what a password or a signature may stand in.
 func withoutSecrets(s string) string {
 	u, err := url.Parse(s)
@@ -39,10 +34,8 @@ func withoutSecrets(s string) string {
 // and these to its own host alone.
 func download(ctx context.Context, source string) (_ *importSource, err error) {
 	name := withoutSecrets(source)
-	ctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
 		if err != nil {
-			cancel(err)
 			err = fmt.Errorf("download %q: %w", name, err)
 		}
 	}()
@@ -58,8 +51,7 @@ func download(ctx context.Context, source string) (_ *importSource, err error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, errors.Join(fmt.Errorf("the server answers %s", resp.Status), resp.Body.Close())
 	}
-	body := &steadyBody{body: resp.Body, name: name, cancel: cancel, ctx: ctx, timer: time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
-	return &importSource{ReadCloser: body, name: name, size: resp.ContentLength}, nil
+	return &importSource{ReadCloser: namedBody{resp.Body, name}, name: name, size: resp.ContentLength}, nil
 }
 
 // withoutURL takes away the URL that net/http repeats.
@@ -70,9 +62,25 @@ func withoutURL(err error) error {
 	return err
 }
 
+// namedBody says in its errors what was being downloaded.
+type namedBody struct {
+	io.ReadCloser
+	name string
+}
+
+// Read implements [io.Reader].
+func (b namedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
+		err = fmt.Errorf("download %q: %w", b.name, err)
+	}
+	return n, err
+}
+
+// downloadClient gets what a person names by a URL, with bounds on how long it waits.
 func downloadClient() *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{
+		Transport: steadyTransport{stall: stallTimeout, base: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
 			TLSHandshakeTimeout:   connectTimeout,
@@ -80,7 +88,7 @@ func downloadClient() *http.Client {
 			DisableCompression:    true, // the layer is what the server has, byte for byte
 			DisableKeepAlives:     true,
 			ForceAttemptHTTP2:     true,
-		},
+		}},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
 				return fmt.Errorf("more than %d redirects", maxRedirects)
@@ -93,15 +101,35 @@ func downloadClient() *http.Client {
 	}
 }
 
+// steadyTransport gives answers up that stop coming.
+type steadyTransport struct {
+	base  http.RoundTripper
+	stall time.Duration
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t steadyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := t.base.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	timer := time.AfterFunc(t.stall, func() { cancel(errStalled) })
+	timer.Stop() // until somebody waits for the body
+	resp.Body = &steadyBody{body: resp.Body, cancel: cancel, ctx: ctx, stall: t.stall, timer: timer}
+	return resp, nil
+}
+
 var errStalled = errors.New("the server stopped sending")
 
 // steadyBody is the body of an answer that has to keep coming.
 type steadyBody struct {
 	body   io.ReadCloser
-	name   string
 	ctx    context.Context //nolint:containedctx // says why a read ended
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	stall  time.Duration
 
 	waited time.Duration // since the last progress; what the reader does meanwhile is not the server's fault
 	got    int           // bytes in that time
@@ -110,7 +138,7 @@ type steadyBody struct {
 // Read implements [io.Reader].
 func (b *steadyBody) Read(p []byte) (int, error) {
 	start := time.Now()
-	b.timer.Reset(stallTimeout - b.waited)
+	b.timer.Reset(b.stall - b.waited)
 	n, err := b.body.Read(p)
 	b.timer.Stop()
 	b.waited += time.Since(start)
@@ -118,14 +146,14 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		b.waited, b.got = 0, 0
 	}
 	switch {
-	case err == nil || err == io.EOF: //nolint:errorlint // io.EOF is never wrapped by a Reader
+	case err == nil || err == io.EOF:
 		return n, err
 	case context.Cause(b.ctx) != nil:
-		err = context.Cause(b.ctx)
+		return n, context.Cause(b.ctx)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = errors.New("the connection broke off")
+		return n, errors.New("the connection broke off")
 	}
-	return n, fmt.Errorf("download %q: %w", b.name, err)
+	return n, err
 }
 
 // Close implements [io.Closer].

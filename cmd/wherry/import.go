@@ -149,7 +149,7 @@ func (e *env) openImport(ctx context.Context, source string) (*importSource, err
 		return nil, withHint(errors.New("stdin is a terminal, not a tarball"), "%s import FILE.tar", program)
 	case source == "-":
 		return &importSource{ReadCloser: io.NopCloser(e.stdin(ctx)), name: "stdin"}, nil
-	case isURL(source):
+	case build.IsURL(source):
 		return download(ctx, source)
 	}
 	f, err := os.Open(source)
@@ -166,7 +166,7 @@ func (e *env) openImport(ctx context.Context, source string) (*importSource, err
 // importedFrom is what docker writes into the history: a file's name is nobody's
 // business. Of a URL that is what is no secret.
 func importedFrom(source string) string {
-	if isURL(source) {
+	if build.IsURL(source) {
 		return withoutSecrets(source)
 	}
 	return "-"
