@@ -163,6 +163,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"loop": cmdLoop, "shares": cmdShares,
 		// files_test.go
 		"serve": cmdServe,
+		// cgroup_test.go
+		"memory": cmdMemory,
 		// storm_test.go
 		"storm": cmdStorm,
 		// crash_test.go

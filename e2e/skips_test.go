@@ -124,6 +124,7 @@ var needs = map[string]string{
 	"dockerd":         "a running docker engine",
 	"external":        "an address that is not loopback",
 	"overlay":         "overlayfs",
+	"memory-cgroup":   "the right to make a cgroup that limits memory",
 }
 
 // condition answers what scripts ask in brackets and by "need".
@@ -143,6 +144,8 @@ func (s *suite) condition(cond string) (bool, error) {
 		return canLoop()[cond], nil
 	case "external":
 		return testreg.External() != "", nil
+	case "memory-cgroup":
+		return canLimitMemory(), nil
 	case "dockerd":
 		return exec.CommandContext(context.Background(), "docker", "version").Run() == nil, nil
 	case "overlay":

@@ -30,7 +30,7 @@ func applets() map[string]applet {
 		"touch": touch, "ln": ln, "mknod": mknod, "mkfifo": mkfifo, "mksock": mksock, "dd": dd,
 		// owners.go
 		"chmod": chmod, "chown": chown, "setcap": setcap, "getcap": getcap, "setfattr": setfattr,
-		"su": su,
+		"su": su, "kill": kill,
 		// look.go
 		"ls": ls, "stat": stat, "readlink": readlink, "find": find, "id": id, "env": env,
 		"hostname": hostname, "probe": probe, "uname": uname, "umask": umask, "whoami": whoami, "nproc": nproc,

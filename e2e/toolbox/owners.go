@@ -163,3 +163,19 @@ func su(args []string) error {
 	}}
 	return cmd.Run()
 }
+
+// kill sends a signal to processes: "kill -9 PID". A shell has one built in, so it is called by its path.
+func kill(args []string) error {
+	if len(args) < 2 || !strings.HasPrefix(args[0], "-") {
+		return errors.New("usage: -SIGNAL PID")
+	}
+	signal, err := strconv.Atoi(args[0][1:])
+	for _, text := range args[1:] {
+		pid, bad := strconv.Atoi(text)
+		err = errors.Join(err, bad)
+		if err == nil {
+			err = syscall.Kill(pid, syscall.Signal(signal))
+		}
+	}
+	return err
+}
