@@ -105,7 +105,7 @@ func (s *Snapshots) apply(ctx context.Context, id, root string, layer io.Reader)
 		copies = io.MultiWriter(copies, kept)
 	}
 	r := io.TeeReader(layer, copies)
-	err = unpack(ctx, root, r, s.notes)
+	err = s.unpack(ctx, root, r)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r) // what follows the tar's end
 	}

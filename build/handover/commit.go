@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -32,6 +33,7 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, opts ...snapsh
 	s.folders.lock(id)
 	s.folders.mu.Unlock()
 	defer func() { s.folders.mu.Lock(); s.folders.unlock(id) }()
+	began := time.Now()
 	now, usage, err := s.keepDelta(ctx, id)
 	if err != nil {
 		return fmt.Errorf("keep the changes of snapshot %q: %w", key, err)
@@ -48,7 +50,7 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, opts ...snapsh
 	s.known[id] = record{snapshots.KindCommitted, s.known[id].parent}
 	s.mu.Unlock()
 	// If that fails, whoever takes the folder sees that the manifest is another's.
-	_ = (&manifest{of: id, entries: now}).write(filepath.Join(s.folderOf(id), manifestName))
+	_ = newManifest(id, now, began).write(filepath.Join(s.folderOf(id), manifestName))
 	return nil
 }
 
@@ -82,7 +84,9 @@ func (s *Snapshots) newDelta(ctx context.Context, dir, id string, now []entry) (
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return snapshots.Usage{}, err
 	}
-	list, err := s.changes(ctx, id, now)
+	list, err := s.changes(ctx, id, now, func(files []*entry) (map[string]bool, error) {
+		return differing(s.deltasBelow(id), s.rootOf(id), files)
+	})
 	if err != nil {
 		return snapshots.Usage{}, err
 	}
@@ -90,24 +94,24 @@ func (s *Snapshots) newDelta(ctx context.Context, dir, id string, now []entry) (
 	return snapshots.Usage{Size: size, Inodes: files}, err
 }
 
-// changes lists what is different in an active snapshot's folder from its parent.
-func (s *Snapshots) changes(ctx context.Context, id string, now []entry) ([]change, error) {
-	ancestors := s.chain(id)[1:]
-	parent := ""
-	if len(ancestors) > 0 {
-		parent = ancestors[0]
+// deltasBelow are the deltas of a snapshot's ancestors, the nearest first.
+func (s *Snapshots) deltasBelow(id string) (deltas []string) {
+	for _, ancestor := range s.chain(id)[1:] {
+		deltas = append(deltas, s.deltaOf(ancestor))
 	}
+	return deltas
+}
+
+// changes lists what is different in an active snapshot's folder from its parent.
+func (s *Snapshots) changes(ctx context.Context, id string, now []entry, differs func([]*entry) (map[string]bool, error)) ([]change, error) {
+	s.mu.Lock()
+	parent := s.known[id].parent
+	s.mu.Unlock()
 	before, err := readManifest(filepath.Join(s.folderOf(id), manifestName))
 	if err != nil || before.of != parent { // written by another version of this package
 		return s.changesByFolder(ctx, parent, id, now)
 	}
-	deltas := make([]string, len(ancestors))
-	for i, ancestor := range ancestors {
-		deltas[i] = s.deltaOf(ancestor)
-	}
-	return difference(before.entries, now, judge, func(files []*entry) (map[string]bool, error) {
-		return differing(deltas, s.rootOf(id), files)
-	})
+	return difference(before.entries, now, judge, differs)
 }
 
 // changesByFolder compares what is in the upper folder with the folder of another snapshot; "" is the empty folder.

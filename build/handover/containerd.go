@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
-	cfs "github.com/containerd/continuity/fs"
 )
 
 // Stat returns what is known of a snapshot.
@@ -37,15 +36,28 @@ func (s *Snapshots) Update(ctx context.Context, info snapshots.Info, fieldpaths 
 	return info, err
 }
 
-// Usage is how much a committed snapshot adds to its parent, and how large the folder of an active one is.
+// Usage is how much a snapshot adds to its parent.
 func (s *Snapshots) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
 	id, info, usage, err := s.info(ctx, key)
 	if err != nil || info.Kind != snapshots.KindActive {
 		return usage, err
 	}
-	du, err := cfs.DiskUsage(ctx, s.rootOf(id))
-	return snapshots.Usage(du), err
+	now, err := scan(s.rootOf(id), s.notes)
+	if err != nil {
+		return usage, err
+	}
+	list, err := s.changes(ctx, id, now, noneDiffer)
+	for _, c := range list {
+		if c.now != nil {
+			usage.Inodes++
+			usage.Size += c.now.size
+		}
+	}
+	return usage, err
 }
+
+// noneDiffer spares reading contents where it does not matter.
+func noneDiffer([]*entry) (map[string]bool, error) { return nil, nil }
 
 // Walk calls fn with each snapshot that the filters let through.
 func (s *Snapshots) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
@@ -134,9 +146,9 @@ func (s *Snapshots) holdView(ctx context.Context, id, key string) error {
 	return nil
 }
 
-// Hold keeps the folder of a committed snapshot where it is, until release is called: it is built if it is not there,
-// and no child takes it meanwhile. root is the source of a mount that a view was given. Folders of active snapshots,
-// and others, are their users' own: for them there is nothing to do.
+// Hold keeps the folder of a snapshot where it is, until release is called: that of a committed one is built if it is
+// not there, and no child takes it meanwhile; an active one may be committed meanwhile. root is the source of a mount
+// that a snapshot was given. With a folder that is none of these there is nothing to do.
 func (s *Snapshots) Hold(ctx context.Context, root string) (release func(), err error) {
 	id := s.idOf(root)
 	if id == "" {
@@ -146,12 +158,6 @@ func (s *Snapshots) Hold(ctx context.Context, root string) (release func(), err 
 }
 
 func (s *Snapshots) hold(ctx context.Context, id string) (release func(), err error) {
-	s.mu.Lock()
-	kind := s.known[id].kind
-	s.mu.Unlock()
-	if kind != snapshots.KindCommitted {
-		return func() {}, nil
-	}
 	if release, err = s.folders.hold(ctx, id); err != nil {
 		return nil, fmt.Errorf("build the folder of a snapshot: %w", err)
 	}

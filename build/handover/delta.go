@@ -12,9 +12,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
+	cfs "github.com/containerd/continuity/fs"
 	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
 )
@@ -46,13 +49,13 @@ func writeDelta(ctx context.Context, dir, root string, now []entry, list []chang
 }
 
 // applyDelta makes the folder at root, which is that of the parent, the snapshot's.
-func applyDelta(ctx context.Context, root, delta string, notes *notes) error {
+func (s *Snapshots) applyDelta(ctx context.Context, root, delta string) error {
 	f, err := os.Open(filepath.Join(delta, layerName))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // only read
-	if err := unpack(ctx, root, bufio.NewReaderSize(f, 256<<10), notes); err != nil {
+	if err := s.unpack(ctx, root, bufio.NewReaderSize(f, 256<<10)); err != nil {
 		return err
 	}
 	return applyRest(root, filepath.Join(delta, restName))
@@ -92,37 +95,44 @@ func applyRest(root, path string) error {
 // differing says which of the files have another content than they had in a chain of snapshots, whose deltas come
 // newest first. A file that is in none of them as itself counts as another one: a layer that has it is right.
 func differing(deltas []string, root string, files []*entry) (map[string]bool, error) {
-	result := make(map[string]bool, len(files))
+	c := &comparison{root: root, dirs: map[string]string{}, differs: make(map[string]bool, len(files))}
 	wanted := make(map[string][]*entry, len(files))
 	for _, e := range files {
-		result[e.path] = true
+		c.differs[e.path] = true
 		wanted[e.path] = []*entry{e}
 	}
 	for _, delta := range deltas {
-		if len(wanted) == 0 {
-			break
-		}
-		layer := filepath.Join(delta, layerName)
-		links, err := compareLayer(layer, root, wanted, result)
-		if err == nil && len(links) > 0 {
-			_, err = compareLayer(layer, root, links, result)
-		}
-		if err != nil {
-			return nil, err
+		names := wanted
+		for pass := 0; len(names) > 0 && pass < maxPasses; pass++ {
+			again, err := c.layer(filepath.Join(delta, layerName), names)
+			if err != nil {
+				return nil, err
+			}
+			names = again
 		}
 	}
-	return result, nil
+	return c.differs, nil
 }
 
-// compareLayer compares the wanted files with those of that name in a layer, which are then not wanted any more. What
-// is a hard link there is returned, by the name that it links to.
-func compareLayer(layer, root string, wanted map[string][]*entry, result map[string]bool) (map[string][]*entry, error) {
-	f, err := os.Open(layer)
+// maxPasses bounds how often a layer is read for hard links to hard links: one from elsewhere may have a circle of them.
+const maxPasses = 16
+
+// comparison compares files of a folder with those of layers.
+type comparison struct {
+	root    string
+	dirs    map[string]string // a folder's name in a layer, to where its symlinks lead
+	differs map[string]bool
+}
+
+// layer compares the wanted files with those of that name in a layer, which are then not wanted any more. What has to
+// be looked for once more is returned: by the name that a hard link leads to, and what else has a name that was read.
+func (c *comparison) layer(path string, wanted map[string][]*entry) (again map[string][]*entry, err error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	links, seen := map[string][]*entry{}, map[string]bool{}
+	again, found := map[string][]*entry{}, map[string]bool{}
 	for layer := tar.NewReader(f); ; {
 		h, err := layer.Next()
 		if errors.Is(err, io.EOF) {
@@ -131,25 +141,50 @@ func compareLayer(layer, root string, wanted map[string][]*entry, result map[str
 		if err != nil {
 			return nil, err
 		}
-		name := cleanName(h.Name)
-		for _, e := range wanted[name] {
-			seen[name] = true
-			if h.Typeflag == tar.TypeLink {
-				target := cleanName(h.Linkname)
-				links[target] = append(links[target], e)
-				continue
+		name := c.resolve(h.Name)
+		files := wanted[name]
+		if len(files) == 0 {
+			continue
+		}
+		found[name] = true
+		if h.Typeflag == tar.TypeLink {
+			target := c.resolve(h.Linkname)
+			again[target] = append(again[target], files...)
+			continue
+		}
+		equal, err := equalToEntry(c.root, files[0], h, layer)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range files {
+			switch {
+			case e.ino == files[0].ino:
+				c.differs[e.path] = !equal
+			default:
+				again[name] = append(again[name], e)
 			}
-			equal, err := equalToEntry(root, e, h, layer)
-			if err != nil {
-				return nil, err
-			}
-			result[e.path] = !equal
 		}
 	}
-	for name := range seen {
+	for name := range found {
 		delete(wanted, name)
 	}
-	return links, nil
+	return again, nil
+}
+
+// resolve is where a layer's name leads in the folder.
+func (c *comparison) resolve(name string) string {
+	dir, base := path.Split(cleanName(name))
+	if dir == "" {
+		return base
+	}
+	real, ok := c.dirs[dir]
+	if !ok {
+		if abs, err := cfs.RootPath(c.root, dir); err == nil {
+			real = strings.TrimPrefix(strings.TrimPrefix(abs, c.root), "/")
+		}
+		c.dirs[dir] = real
+	}
+	return path.Join(real, base)
 }
 
 // equalToEntry compares what a layer has of a file with it. Its description was found equal before.

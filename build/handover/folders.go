@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // folders says which folders are there, who reads them, and who is working on them. Each is the folder of one
@@ -69,27 +72,39 @@ func (f *folders) unlock(id string) {
 	f.mu.Unlock()
 }
 
-// give makes the folder of a new active snapshot: the parent's own, if it is there and nobody reads it. That is the
-// whole handover: the manifest of what the folder is goes with it.
+// give makes the folder of a new active snapshot: the parent's own, if that can be. That is the whole handover: the
+// manifest of what the folder is goes with it.
 func (f *folders) give(ctx context.Context, id, parent string) error {
 	if parent == "" {
 		return f.empty(id)
 	}
 	f.lock(parent)
-	if f.readers[parent] > 0 || !exists(f.s.folderOf(parent)) {
-		f.unlock(parent)
-		return f.build(ctx, id, parent)
+	taken, err := f.takeOver(id, parent)
+	f.unlock(parent)
+	if err != nil || taken {
+		return err
 	}
-	defer func() { f.unlock(parent) }()
-	if describes(filepath.Join(f.s.folderOf(parent), manifestName)) != parent { // killed as it was committed
-		if err := f.describe(f.s.folderOf(parent), parent); err != nil {
-			return err
+	return f.build(ctx, id, parent)
+}
+
+// takeOver gives the parent's folder to a child, if it is there and nobody reads it.
+func (f *folders) takeOver(id, parent string) (bool, error) {
+	from := f.s.folderOf(parent)
+	if f.readers[parent] > 0 || !exists(from) {
+		return false, nil
+	}
+	if describes(filepath.Join(from, manifestName)) != parent { // a process was killed as it committed it
+		if err := f.describe(from, parent); err != nil {
+			return false, err
 		}
 	}
 	f.s.kill("before takeover")
-	err := os.Rename(f.s.folderOf(parent), f.s.folderOf(id))
+	err := os.Rename(from, f.s.folderOf(id))
+	if errors.Is(err, unix.EXDEV) { // it is in a lower layer of the overlayfs that a container has as its root
+		return false, nil
+	}
 	f.s.kill("after takeover")
-	return err
+	return err == nil, err
 }
 
 func (f *folders) empty(id string) error {
@@ -133,7 +148,7 @@ func (f *folders) build(ctx context.Context, id, of string) error {
 	root := filepath.Join(dir, rootName)
 	for i := n - 1; i >= 0 && err == nil; i-- {
 		if err = ctx.Err(); err == nil {
-			err = applyDelta(ctx, root, f.s.deltaOf(chain[i]), f.s.notes)
+			err = f.s.applyDelta(ctx, root, f.s.deltaOf(chain[i]))
 		}
 	}
 	if err == nil {
@@ -147,19 +162,21 @@ func (f *folders) build(ctx context.Context, id, of string) error {
 
 // describe writes the manifest of a folder that has what the snapshot of has.
 func (f *folders) describe(dir, of string) error {
+	time.Sleep(tick()) // so that no file is taken for one that may still change unseen
+	began := time.Now()
 	entries, err := scan(filepath.Join(dir, rootName), f.s.notes)
 	if err != nil {
 		return err
 	}
-	return (&manifest{of: of, entries: entries}).write(filepath.Join(dir, manifestName))
+	return newManifest(of, entries, began).write(filepath.Join(dir, manifestName))
 }
 
-// start puts the root folder of the first of the chain that has one into dir, and returns which one that is; after the
+// start puts the root of the first of the chain that has a folder into dir, and returns which one that is; after the
 // last of the chain comes the empty folder.
 func (f *folders) start(dir string, chain []string) (int, error) {
 	root := filepath.Join(dir, rootName)
 	for i, id := range chain {
-		taken, held := f.takeOrRead(root, id)
+		taken, held := f.takeOrRead(dir, id)
 		if taken {
 			return i, nil
 		}
@@ -182,22 +199,21 @@ func makeRoot(root string) error {
 	return os.Chmod(root, 0o755)
 }
 
-// takeOrRead takes the root folder of a snapshot away, or holds it if others read it, or does neither if it is not
+// takeOrRead makes to, which is empty, the folder of a snapshot, or holds it if others read it, or does neither if it is not
 // there or somebody works on it.
 func (f *folders) takeOrRead(to, id string) (taken, held bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.busy[id] || !exists(f.s.rootOf(id)):
+	case f.busy[id] || !exists(f.s.folderOf(id)):
 		return false, false
 	case f.readers[id] > 0:
 		f.readers[id]++
 		return false, true
-	case os.Rename(f.s.rootOf(id), to) != nil:
+	case unix.Rename(f.s.folderOf(id), to) != nil: // os.Rename refuses a folder that exists
 		return false, false
 	}
 	f.s.kill("ancestor taken")
-	_ = os.RemoveAll(f.s.folderOf(id)) // its manifest
 	return true, false
 }
 

@@ -30,7 +30,7 @@ type world struct {
 	*Snapshots
 	store content.Store
 	t     *testing.T
-	n     int
+	n     *int // of the keys made up
 }
 
 func newWorld(t *testing.T, o Options) *world {
@@ -51,7 +51,7 @@ func newWorld(t *testing.T, o Options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{Snapshots: s, store: store, t: t}
+	return &world{Snapshots: s, store: store, t: t, n: new(int)}
 }
 
 func (w *world) must(err error) {
@@ -93,8 +93,8 @@ func (w *world) prepare(key, parent string) string {
 // step is a RUN: it changes a child of parent by a script, and commits it under name.
 func (w *world) step(name, parent, script string) {
 	w.t.Helper()
-	w.n++
-	key := fmt.Sprintf("active-%d", w.n)
+	*w.n++
+	key := fmt.Sprintf("active-%d", *w.n)
 	dir := w.prepare(key, parent)
 	sh(w.t, dir, script)
 	w.must(w.Commit(w.t.Context(), name, key))
@@ -103,8 +103,8 @@ func (w *world) step(name, parent, script string) {
 // pulled is a snapshot of a layer.
 func (w *world) pulled(name, parent string, layer []byte) {
 	w.t.Helper()
-	w.n++
-	key := fmt.Sprintf("pull-%d", w.n)
+	*w.n++
+	key := fmt.Sprintf("pull-%d", *w.n)
 	m, err := w.Prepare(w.t.Context(), key, parent)
 	w.must(err)
 	desc := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Digest: digest.FromBytes(layer), Size: int64(len(layer))}
@@ -114,14 +114,15 @@ func (w *world) pulled(name, parent string, layer []byte) {
 	if got.Digest != desc.Digest || got.Size != desc.Size {
 		w.t.Fatalf("applied %v of %v", got, desc)
 	}
+	time.Sleep(50 * time.Millisecond) // what is committed right away is compared by content
 	w.must(w.Commit(w.t.Context(), name, key))
 }
 
 // view is the folder of a snapshot.
 func (w *world) view(name string) string {
 	w.t.Helper()
-	w.n++
-	m, err := w.View(w.t.Context(), fmt.Sprintf("view-%d", w.n), name)
+	*w.n++
+	m, err := w.View(w.t.Context(), fmt.Sprintf("view-%d", *w.n), name)
 	w.must(err)
 	return m[0].Source
 }
@@ -170,7 +171,9 @@ func layerOf(t *testing.T, entries ...tar.Header) []byte {
 		if h.ModTime.IsZero() {
 			h.ModTime = time.Unix(1600000000, 0)
 		}
-		h.Format = tar.FormatPAX
+		if h.Format == tar.FormatUnknown {
+			h.Format = tar.FormatPAX
+		}
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +209,7 @@ func list(t *testing.T, layer []byte) string {
 }
 
 func TestChain(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorld(t, Options{OwnersAside: os.Geteuid() != 0})
 	w.step("a", "", "mkdir -p etc usr/bin; echo 1 >etc/one; echo 2 >etc/two; ln etc/one usr/bin/one; echo keep >keep")
 	w.step("b", "a", "rm etc/two; echo more >>etc/one; mkdir new; mkfifo new/pipe; ln -s /etc/one new/link")
 	w.step("c", "b", "rm -r usr; echo file >usr; rm keep; mkdir keep; echo deep >keep/deep")

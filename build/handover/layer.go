@@ -220,7 +220,7 @@ func (w *layerWriter) tellRest(e *entry) error {
 		}
 		r.Xattrs[key] = value
 	}
-	if r.Xattrs == nil && e.mtime%int64(time.Second) == 0 {
+	if r.Xattrs == nil && e.mtime >= 0 && e.mtime%int64(time.Second) == 0 { // a layer has no dates before 1970
 		return nil
 	}
 	return w.rest.Encode(r)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,29 @@ func (e *entry) linked() bool { return !e.isDir() && e.nlink > 1 }
 type manifest struct {
 	of      string // the snapshot's id, "" for the empty folder that a chain starts from
 	entries []entry
+}
+
+// tick is how coarse the kernel's clock for files is, with something to spare.
+func tick() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_REALTIME_COARSE, &t); err != nil {
+		return 20 * time.Millisecond // twice that of the slowest
+	}
+	return 2 * time.Duration(t.Nano())
+}
+
+// newManifest is that of a snapshot whose folder was scanned since began. A file that was changed just before might be
+// changed again within the same tick of the kernel's clock, and would look the same: it is given no time, so that its
+// content decides.
+func newManifest(of string, entries []entry, began time.Time) *manifest {
+	m := &manifest{of: of, entries: slices.Clone(entries)}
+	settled := began.Add(-tick()).UnixNano()
+	for i := range m.entries {
+		if e := &m.entries[i]; !e.isDir() && e.ctime > settled {
+			e.ctime = 0
+		}
+	}
+	return m
 }
 
 // scan describes the folder at root. Entries come as a walk meets them: each folder's in the order of their names,

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Options say where snapshots are kept, and what the process can do. The zero value lacks only Dir.
@@ -44,6 +45,8 @@ type Snapshots struct {
 	applied sync.Map // ids of active snapshots whose delta is the layer that was applied to them
 	folders folders
 
+	noDevices bool // devices can't be made, and are left out of what is unpacked
+
 	mu    sync.Mutex
 	known map[string]record  // by id
 	views map[string]func()  // holds of views, by the view's id
@@ -68,7 +71,11 @@ func Open(o Options) (*Snapshots, error) {
 	}
 	s.folders.init(s)
 	var err error
+	if s.noDevices, err = mknodRefused(o.Dir); err != nil {
+		return nil, fmt.Errorf("open the snapshots: %w", err)
+	}
 	if o.OwnersAside {
+		s.noDevices = false // they are noted
 		if s.notes, err = openNotes(filepath.Join(o.Dir, "owners")); err != nil {
 			return nil, fmt.Errorf("open the noted owners: %w", err)
 		}
@@ -84,6 +91,19 @@ func Open(o Options) (*Snapshots, error) {
 		return nil, errors.Join(fmt.Errorf("open the snapshots in %q: %w", o.Dir, err), s.meta.Close())
 	}
 	return s, nil
+}
+
+// mknodRefused finds out whether devices can be made, which root in a container may have no capability for.
+func mknodRefused(dir string) (bool, error) {
+	path := filepath.Join(dir, "folders", "new-device")
+	err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3)))
+	if errors.Is(err, unix.EPERM) {
+		return true, nil
+	}
+	if errors.Is(err, unix.EEXIST) { // a process was killed just here
+		err = nil
+	}
+	return false, errors.Join(pathError("mknod", path, err), os.Remove(path))
 }
 
 // load reads which snapshots there are. One that was being prepared when the process was killed has no folder; nobody

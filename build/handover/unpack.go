@@ -25,18 +25,18 @@ import (
 // symlinks never lead out of root.
 func (s *Snapshots) Unpack(ctx context.Context, root string, tarball io.Reader, change func(*tar.Header) (bool, error)) error {
 	plain := archive.WithConvertWhiteout(func(*tar.Header, string) (bool, error) { return true, nil })
-	return unpackWith(ctx, root, tarball, s.notes, change, plain)
+	return s.unpackWith(ctx, root, tarball, change, plain)
 }
 
 // unpack applies a layer to the folder at root.
-func unpack(ctx context.Context, root string, layer io.Reader, notes *notes) error {
-	return unpackWith(ctx, root, layer, notes, nil)
+func (s *Snapshots) unpack(ctx context.Context, root string, layer io.Reader) error {
+	return s.unpackWith(ctx, root, layer, nil)
 }
 
-func unpackWith(ctx context.Context, root string, tarball io.Reader, notes *notes, change func(*tar.Header) (bool, error), opts ...archive.ApplyOpt) error {
-	u := &unpacker{root: root, notes: notes, change: change}
+func (s *Snapshots) unpackWith(ctx context.Context, root string, tarball io.Reader, change func(*tar.Header) (bool, error), opts ...archive.ApplyOpt) error {
+	u := &unpacker{root: root, notes: s.notes, noDevices: s.noDevices, change: change}
 	opts = append(opts, archive.WithFilter(u.next))
-	if notes != nil {
+	if s.notes != nil {
 		opts = append(opts, archive.WithNoSameOwner())
 	}
 	if _, err := archive.Apply(ctx, root, tarball, opts...); err != nil {
@@ -48,10 +48,11 @@ func unpackWith(ctx context.Context, root string, tarball io.Reader, notes *note
 // unpacker stands between a tar and what is made of it. With owners kept aside an entry's note is written as soon as
 // the entry is there, which is when the next one comes.
 type unpacker struct {
-	root    string
-	notes   *notes
-	change  func(*tar.Header) (bool, error)
-	pending *pendingNote
+	root      string
+	notes     *notes
+	noDevices bool
+	change    func(*tar.Header) (bool, error)
+	pending   *pendingNote
 }
 
 type pendingNote struct {
@@ -68,19 +69,22 @@ func (u *unpacker) next(h *tar.Header) (bool, error) {
 			return false, err
 		}
 	}
+	if isDevice := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock; isDevice && u.noDevices {
+		return false, nil // as containerd does in a user namespace
+	}
 	if u.notes != nil {
-		u.putAside(h)
+		return true, u.putAside(h)
 	}
 	return true, nil
 }
 
 // putAside notes what the entry's file can't be given, and takes it out of the header.
-func (u *unpacker) putAside(h *tar.Header) {
+func (u *unpacker) putAside(h *tar.Header) error {
 	noted := note{UID: h.Uid, GID: h.Gid, Mode: uint32(h.Mode & 0o7777)}
 	kind := uint32(unix.S_IFREG)
 	switch h.Typeflag {
 	case tar.TypeLink, tar.TypeXGlobalHeader:
-		return // the file that it is another name of has its note
+		return nil // the file that it is another name of has its note
 	case tar.TypeDir:
 		kind = unix.S_IFDIR
 	case tar.TypeChar, tar.TypeBlock:
@@ -88,11 +92,14 @@ func (u *unpacker) putAside(h *tar.Header) {
 		if h.Typeflag == tar.TypeBlock {
 			noted.Device = unix.S_IFBLK
 		}
+		if h.Devmajor != int64(uint32(h.Devmajor)) || h.Devminor != int64(uint32(h.Devminor)) {
+			return fmt.Errorf("%q has the device number %d:%d, which there can't be", h.Name, h.Devmajor, h.Devminor)
+		}
 		noted.Rdev = unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 		h.Typeflag = tar.TypeReg
 	}
 	if strings.HasPrefix(filepath.Base(h.Name), whiteoutPrefix) && u.change == nil && h.Typeflag == tar.TypeReg {
-		return
+		return nil
 	}
 	h.PAXRecords = maps.Clone(h.PAXRecords)
 	if capability, ok := h.PAXRecords[paxXattr+capabilityKey]; ok {
@@ -105,6 +112,7 @@ func (u *unpacker) putAside(h *tar.Header) {
 	}
 	h.Mode = int64(aside(noted.Mode | kind))
 	u.pending = &pendingNote{h.Name, noted}
+	return nil
 }
 
 // flush writes the note of the entry that was made last. A file that needs none, and has none, gets none.
@@ -138,6 +146,5 @@ func (u *unpacker) flush() error {
 	if err := u.notes.write(path, p.note); err != nil {
 		return fmt.Errorf("note the owner of %q: %w", p.name, err)
 	}
-	// The note has changed nothing but the inode's own time.
 	return nil
 }
