@@ -31,7 +31,7 @@ type Answer struct {
 
 // Ask has the frontend answer a question about the request's Dockerfile. Nothing is
 // built, and outputs do not matter. Errors are those of [Build].
-func Ask(ctx context.Context, store Store, stateDir string, r Request, question string) (*Answer, error) {
+func Ask(ctx context.Context, store Store, state State, r Request, question string) (*Answer, error) {
 	request, known := map[string]string{
 		AskCheck: lint.RequestLint, AskOutline: outline.RequestSubrequestsOutline, AskTargets: targets.RequestTargets,
 	}[question]
@@ -39,7 +39,7 @@ func Ask(ctx context.Context, store Store, stateDir string, r Request, question 
 		return nil, fmt.Errorf("no question %q: there is %s, %s and %s", question, AskCheck, AskOutline, AskTargets)
 	}
 	answer := &Answer{}
-	err := onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
+	err := onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
 		attrs, frontend := opt.FrontendAttrs, opt.Frontend
 		attrs["requestid"] = request
 		ask := func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {

@@ -28,7 +28,7 @@ var unbuildable string
 // process is a part of a build, and enter the namespaces that a build needs.
 func TestMain(m *testing.M) {
 	build.Init()
-	code, entered, err := build.Enter(nil)
+	code, entered, err := new(build.State).Enter(context.Background(), build.IsolationNamespaces, nil)
 	if err != nil {
 		if os.Getenv("CI") == "true" { //nolint:forbidigo // a switch of the tests, not of the library
 			panic(fmt.Sprint("in CI nothing is skipped: ", err))
@@ -62,7 +62,7 @@ func Example() {
 		panic(err)
 	}
 
-	_, err = build.Build(context.Background(), store, filepath.Join(dir, "state"), build.Request{
+	_, err = build.Build(context.Background(), store, build.State{Dir: filepath.Join(dir, "state")}, build.Request{
 		Context: dir,
 		Outputs: []build.Output{{Type: build.OutputLocal, Dest: filepath.Join(dir, "root")}},
 	})
@@ -78,7 +78,7 @@ type project struct {
 	t     *testing.T
 	dir   string
 	store *folderStore
-	state string
+	state build.State
 }
 
 func newProject(t *testing.T) *project {
@@ -91,7 +91,7 @@ func newProject(t *testing.T) *project {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &project{t, dir, s, filepath.Join(dir, "state")}
+	return &project{t, dir, s, build.State{Dir: filepath.Join(dir, "state")}}
 }
 
 func (p *project) folder(name string, files map[string]string) string {
@@ -244,7 +244,7 @@ func TestMistakesAreFoundBeforeAnythingStarts(t *testing.T) {
 			t.Errorf("context %q was taken", context)
 		}
 	}
-	if _, err := os.Stat(p.state); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(p.state.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a build state was made: %v", err)
 	}
 }

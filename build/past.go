@@ -13,7 +13,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/wherry-oci/wherry/build/engine"
-	"github.com/wherry-oci/wherry/build/userns"
 )
 
 // The build state remembers of the last build of each project what its steps were made
@@ -37,9 +36,9 @@ type pastStep struct {
 }
 
 // pastFile is where the last build of the request's project is remembered.
-func pastFile(stateDir string, r Request) string {
+func pastFile(state State, r Request) string {
 	project := []string{absolute(r.Context), absolute(r.Dockerfile), r.Target, joinPlatforms(r)}
-	return filepath.Join(stateFolder(stateDir, userns.Current()), pastFolder, digest.FromString(fmt.Sprintf("%q", project)).Encoded()+".json")
+	return filepath.Join(state.folder(), pastFolder, digest.FromString(fmt.Sprintf("%q", project)).Encoded()+".json")
 }
 
 // absolute is the whole path of a context or Dockerfile that is in the file system.

@@ -23,9 +23,9 @@ type Remote struct {
 
 // ReadRemote reads files of the remote context that r names, those of names that there
 // are. A file larger than limit bytes is an error; others are those of [Build].
-func ReadRemote(ctx context.Context, store Store, stateDir string, r Request, names []string, limit int64) (*Remote, error) {
+func ReadRemote(ctx context.Context, store Store, state State, r Request, names []string, limit int64) (*Remote, error) {
 	var out *Remote
-	err := onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
+	err := onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
 		opt.Internal = true
 		read := func(ctx context.Context, g gateway.Client) (_ *gateway.Result, err error) {
 			out, err = readRemote(ctx, g, r.Context, names, limit)

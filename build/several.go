@@ -38,7 +38,7 @@ func (e *TargetError) Unwrap() error { return e.Err }
 // names.
 //
 // Errors are those of [Build] in a [*TargetError].
-func Several(ctx context.Context, store Store, stateDir string, p Progress, targets []Target) (map[string]*Result, error) {
+func Several(ctx context.Context, store Store, state State, p Progress, targets []Target) (map[string]*Result, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("no target to build")
 	}
@@ -53,8 +53,8 @@ func Several(ctx context.Context, store Store, stateDir string, p Progress, targ
 		}
 	}
 	var results []*Result
-	err := withEngine(ctx, store, stateDir, targets[0].Request, func(ctx context.Context, c *client.Client, own *ownEngine) (err error) {
-		results, err = solveAll(ctx, c, own, p, stateDir, targets, located)
+	err := withEngine(ctx, store, state, targets[0].Request, func(ctx context.Context, c *client.Client, own *ownEngine) (err error) {
+		results, err = solveAll(ctx, c, own, p, state, targets, located)
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func Several(ctx context.Context, store Store, stateDir string, p Progress, targ
 	return byName, nil
 }
 
-func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress, stateDir string, targets []Target, located []*sources) (_ []*Result, err error) {
+func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress, state State, targets []Target, located []*sources) (_ []*Result, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	shared, err := shareFolders(ctx, c, located, fail)
@@ -83,7 +83,7 @@ func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress,
 		own.share(src, fail)
 	}
 	results := make([]*Result, len(targets))
-	all := &side{on: connection{c, own}, display: newDisplay(ctx, p), links: newLinks(targets), stateDir: stateDir}
+	all := &side{on: connection{c, own}, display: newDisplay(ctx, p), links: newLinks(targets), state: state}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, t := range targets {
 		group.Go(func() error {
@@ -107,10 +107,10 @@ func solveAll(ctx context.Context, c *client.Client, own *ownEngine, p Progress,
 
 // side is what targets that are built side by side have in common.
 type side struct {
-	on       connection
-	display  *display
-	links    *links
-	stateDir string
+	on      connection
+	display *display
+	links   *links
+	state   State
 }
 
 // solve builds one target, and remembers it for the next report.
@@ -118,7 +118,7 @@ func (s *side) solve(ctx context.Context, t Target, opt client.SolveOpt) (*Resul
 	rec := newRecorder(time.Now(), entitlements(t.Request))
 	opt.LocalMounts = rec.watch(opt.LocalMounts)
 	res, err := s.run(ctx, rec, t, opt)
-	rec.finish(ctx, s.on.client, pastFile(s.stateDir, t.Request), t.Request, res, err)
+	rec.finish(ctx, s.on.client, pastFile(s.state, t.Request), t.Request, res, err)
 	return res, err
 }
 

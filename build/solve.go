@@ -36,9 +36,9 @@ const maxEngines = 5
 //
 // Errors: [*NoDockerfileError], [*NoGitError], [*NotDelegatedError] and plain ones before anything is started,
 // [*Error] when the build itself fails, the context's cause when it was cancelled.
-func Build(ctx context.Context, store Store, stateDir string, r Request) (out *Result, err error) {
+func Build(ctx context.Context, store Store, state State, r Request) (out *Result, err error) {
 	started := time.Now()
-	err = onEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error {
+	err = onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error {
 		x := newExports(r, own)
 		defer x.discard()
 		opt.Exports = x.entries
@@ -53,7 +53,7 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (out *R
 		if err == nil {
 			out, err = result(res, r)
 		}
-		rec.finish(ctx, c, pastFile(stateDir, r), r, out, err)
+		rec.finish(ctx, c, pastFile(state, r), r, out, err)
 		return err
 	})
 	return out, err
@@ -64,12 +64,12 @@ func Build(ctx context.Context, store Store, stateDir string, r Request) (out *R
 type job func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error
 
 // onEngine does a job with the request on an engine.
-func onEngine(ctx context.Context, store Store, stateDir string, r Request, do job) error {
+func onEngine(ctx context.Context, store Store, state State, r Request, do job) error {
 	src, err := locate(ctx, r)
 	if err != nil {
 		return err
 	}
-	return withEngine(ctx, store, stateDir, r, func(ctx context.Context, c *client.Client, own *ownEngine) error {
+	return withEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, own *ownEngine) error {
 		return withSources(ctx, own, src, r, func(ctx context.Context, opt client.SolveOpt) error { return do(ctx, c, own, opt) })
 	})
 }
@@ -99,11 +99,11 @@ func (e *ownEngine) share(src *sources, fail func(error)) {
 
 // withEngine has use work with an engine for requests like r, and again with another one
 // if the first was that of another process and ended.
-func withEngine(ctx context.Context, store Store, stateDir string, r Request, use func(ctx context.Context, c *client.Client, own *ownEngine) error) error {
+func withEngine(ctx context.Context, store Store, state State, r Request, use func(ctx context.Context, c *client.Client, own *ownEngine) error) error {
 	if err := checkLimits(r); err != nil {
 		return err
 	}
-	o, err := engineOptions(store, stateDir, r)
+	o, err := engineOptions(store, state, r)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func withEngine(ctx context.Context, store Store, stateDir string, r Request, us
 			return err
 		})
 		if try == maxEngines || !errors.Is(err, errEngineGone) {
-			return err
+			return state.explain(err)
 		}
 		notify(r.Notice, "the process that ran the build engine has ended: starting again")
 	}
@@ -133,16 +133,17 @@ func checkLimits(r Request) error {
 // errEngineGone says that another process's engine ended under the build.
 var errEngineGone = errors.New("the build engine of another process has ended")
 
-func engineOptions(store Store, stateDir string, r Request) (engine.Options, error) {
+func engineOptions(store Store, state State, r Request) (engine.Options, error) {
 	mapping := userns.Current()
 	o := engine.Options{
-		Dir: stateFolder(stateDir, mapping), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, CacheSize: r.CacheSize,
+		Dir: state.folder(), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, CacheSize: r.CacheSize,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
+		NoMounts: !state.mounts(), NoSteps: state.Isolation == IsolationNone,
 	}
 	if r.Client != nil {
 		o.Transport = r.Client.Transport
 	}
-	if !o.UserNS {
+	if !o.UserNS || o.NoMounts {
 		return o, nil
 	}
 	mountable, err := executor.ProcMountable()

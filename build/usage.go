@@ -46,9 +46,9 @@ func newRecord(u *client.UsageInfo) CacheRecord {
 // CacheUsage lists the records of the build cache that fit the filter, in containerd's
 // language: "type==exec.cachemount,mutable"; "" is all. What was used last comes first.
 // Without a cache there are none.
-func CacheUsage(ctx context.Context, store Store, stateDir, filter string, notice func(string)) ([]CacheRecord, error) {
+func CacheUsage(ctx context.Context, store Store, state State, filter string, notice func(string)) ([]CacheRecord, error) {
 	var records []CacheRecord
-	err := onCache(ctx, store, stateDir, notice, func(c *client.Client) error {
+	err := onCache(ctx, store, state, notice, func(c *client.Client) error {
 		list, err := c.DiskUsage(ctx, client.WithFilter([]string{filter}))
 		for _, u := range list {
 			records = append(records, newRecord(u))
@@ -71,8 +71,8 @@ type PruneOptions struct {
 }
 
 // PruneCache removes records, the least recently used first, and tells of each.
-func PruneCache(ctx context.Context, store Store, stateDir string, o PruneOptions, notice func(string), told func(CacheRecord)) error {
-	return onCache(ctx, store, stateDir, notice, func(c *client.Client) error {
+func PruneCache(ctx context.Context, store Store, state State, o PruneOptions, notice func(string), told func(CacheRecord)) error {
+	return onCache(ctx, store, state, notice, func(c *client.Client) error {
 		return prune(ctx, c, o, told)
 	})
 }
@@ -99,8 +99,8 @@ func prune(ctx context.Context, c *client.Client, o PruneOptions, told func(Cach
 }
 
 // onCache works with the engine of a state folder, if there is one.
-func onCache(ctx context.Context, store Store, stateDir string, notice func(string), use func(*client.Client) error) error {
-	o := engine.Options{Dir: stateFolder(stateDir, userns.Current()), Store: store, Notice: notice}
+func onCache(ctx context.Context, store Store, state State, notice func(string), use func(*client.Client) error) error {
+	o := engine.Options{Dir: state.folder(), Store: store, Notice: notice, NoMounts: !state.mounts(), NoSteps: state.Isolation == IsolationNone}
 	if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

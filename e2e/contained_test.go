@@ -125,7 +125,9 @@ func dockerMounts() []specs.Mount {
 func dockerDevices() []specs.LinuxDeviceCgroup {
 	number := func(n int64) *int64 { return &n }
 	list := []specs.LinuxDeviceCgroup{
-		{Allow: false, Access: "rwm"}, {Allow: true, Type: "c", Access: "m"}, {Allow: true, Type: "b", Access: "m"},
+		{Allow: false, Access: "rwm"},
+		{Allow: true, Type: "c", Access: "m"},
+		{Allow: true, Type: "b", Access: "m"},
 		{Allow: true, Type: "c", Major: number(136), Access: "rwm"},
 	}
 	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}} {

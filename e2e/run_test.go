@@ -73,7 +73,7 @@ func environment(ts *testscript.TestScript) []string {
 	var env []string
 	for _, key := range []string{
 		"PATH", "HOME", "TMPDIR", "WORK", "STATE", "WHERRY_STORE", "STORE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME",
-		"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "SECRET", "OTEL_EXPORTER_OTLP_ENDPOINT", "TRACEPARENT", "SOURCE_DATE_EPOCH", "TERM", "LANG",
+		"DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "WHERRY_ISOLATION", "SECRET", "OTEL_EXPORTER_OTLP_ENDPOINT", "TRACEPARENT", "SOURCE_DATE_EPOCH", "TERM", "LANG",
 	} {
 		if value := ts.Getenv(key); value != "" {
 			env = append(env, key+"="+value)

@@ -93,7 +93,7 @@ func (s *suite) tryBuild() string {
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY Dockerfile /\n"), 0o600); err != nil {
 		return err.Error()
 	}
-	build := exec.CommandContext(context.Background(), filepath.Join(s.bin(), "wherry"), "--store", filepath.Join(dir, "store"), "build", "-q", dir)
+	build := exec.CommandContext(context.Background(), filepath.Join(s.bin(), "wherry"), "--store", filepath.Join(dir, "store"), "build", "-q", "--isolation", "namespaces", dir)
 	out, err := build.CombinedOutput()
 	if err == nil || !bytes.Contains(out, []byte("namespace")) {
 		return "" // what else is wrong the stories will tell

@@ -78,6 +78,8 @@ type Options struct {
 	SingleID  bool                 // ... in which one id is mapped
 	CacheSize int64                // bytes that the build cache may have; 0: as much as leaves a tenth of the disk free
 	HostPID   bool                 // /proc can't be mounted anew: steps share the outer pid namespace
+	NoMounts  bool                 // nothing can be mounted: snapshots are folders, and steps run by chroot
+	NoSteps   bool                 // steps can't be run either: a RUN is refused. Owners are kept beside the files
 	Notice    func(string)
 }
 
@@ -100,7 +102,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if _, err := mkdir(o.Dir); err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
-	name := chooseSnapshots(o.Dir)
+	name := chooseSnapshots(o)
 	st, err := openState(filepath.Join(o.Dir, name), o.Notice)
 	if err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
@@ -118,7 +120,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if e.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
-	if e.controller, err = newController(ctx, w, e.sessions, st); err != nil {
+	if e.controller, err = newController(ctx, w, e.sessions, st, o); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	e.server = newServer()
@@ -144,7 +146,7 @@ func newServer() *grpc.Server {
 	)
 }
 
-func newController(ctx context.Context, w *layoutWorker, sessions *session.Manager, st *state) (*control.Controller, error) {
+func newController(ctx context.Context, w *layoutWorker, sessions *session.Manager, st *state, o Options) (*control.Controller, error) {
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, err
@@ -157,7 +159,7 @@ func newController(ctx context.Context, w *layoutWorker, sessions *session.Manag
 	if err != nil {
 		return nil, fmt.Errorf("open the build history: %w", err)
 	}
-	dockerfile, gateway, err := frontends(workers)
+	dockerfile, gateway, err := frontends(workers, o)
 	if err != nil {
 		return nil, err
 	}

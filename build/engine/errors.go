@@ -106,6 +106,7 @@ var registerErrors = sync.OnceFunc(func() {
 	typeurl.Register((*fromMessage)(nil), "github.com/wherry-oci/wherry", "build.FromError+json")
 	registerFileError()
 	registerStepErrors()
+	registerNoStepsError()
 })
 
 // explain turns a failed resolution into a FromError.

@@ -59,7 +59,7 @@ func (w *layoutWorker) ResolveOp(v solver.Vertex, bridge frontend.FrontendLLBBri
 	}
 	if p, ok := v.Sys().(*pb.Op); ok {
 		if f, ok := p.Op.(*pb.Op_File); ok {
-			return fileOp{Op: op, worker: w.Worker, actions: f.File.Actions, refs: file.NewRefManager(w.CacheMgr, v.Name())}, nil
+			return fileOp{Op: op, worker: w.Worker, backend: w.fileBackend, actions: f.File.Actions, refs: file.NewRefManager(w.CacheMgr, v.Name())}, nil
 		}
 	}
 	return op, nil
@@ -69,8 +69,21 @@ func (w *layoutWorker) ResolveOp(v solver.Vertex, bridge frontend.FrontendLLBBri
 type fileOp struct {
 	solver.Op
 	worker  worker.Worker
+	backend func() (fileoptypes.Backend, error)
 	actions []*pb.FileAction
 	refs    *file.RefManager
+}
+
+// fileBackend is who works on files, in the way that snapshots want it.
+func (w *layoutWorker) fileBackend() (fileoptypes.Backend, error) {
+	b, err := newFileBackend()
+	if err != nil || w.snapshots.folders == nil {
+		return b, err
+	}
+	if w.snapshots.aside {
+		return &folderBackend{&asideBackend{b, w.snapshots.folders}, w.snapshots.folders}, nil
+	}
+	return &folderBackend{b, w.snapshots.folders}, nil
 }
 
 // solve is Exec of BuildKit's operation, which has its backend built in.
@@ -83,7 +96,7 @@ func (o fileOp) solve(ctx context.Context, jc solver.JobContext, inputs []solver
 		}
 		refs[i] = ref.ImmutableRef
 	}
-	backend, err := newFileBackend()
+	backend, err := o.backend()
 	if err != nil {
 		return nil, err
 	}

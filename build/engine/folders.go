@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -55,6 +56,7 @@ type folderSource struct {
 	cache   cache.Accessor
 	folders *folders
 	dir     string // where it is kept what was seen of each folder
+	chmod   func(path string, mode fs.FileMode) error
 }
 
 func (s *folderSource) Resolve(ctx context.Context, id source.Identifier, sm *session.Manager, vtx solver.Vertex) (source.SourceInstance, error) {
@@ -154,7 +156,7 @@ func (i *folderInstance) sync(ctx context.Context, f Folder, files *folderFiles,
 	}
 	hashes, err := contenthash.GetCacheContext(ctx, mutable)
 	if err == nil {
-		s := &folderSync{from: f, to: dest, hashes: hashes, told: transferProgress(ctx, i.id.Name)}
+		s := &folderSync{from: f, to: dest, hashes: hashes, told: transferProgress(ctx, i.id.Name), chmod: i.source.chmod}
 		err = s.run(ctx, files, before)
 		tell(ctx, Facts{Folder: i.id.Name, Changed: s.changed[:min(len(s.changed), maxChanged)], Count: len(s.changed)})
 	}

@@ -31,6 +31,7 @@ type folderSync struct {
 	to     string
 	hashes contenthash.CacheContext
 	told   func(n int64, last bool)
+	chmod  func(path string, mode fs.FileMode) error
 
 	changed []string // what was copied, linked or removed
 
@@ -152,7 +153,7 @@ func (s *folderSync) folder(f folderFile) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := dress(path, st); err != nil {
+	if err := s.dress(path, st); err != nil {
 		return err
 	}
 	s.dirs = append(s.dirs, st)
@@ -198,7 +199,7 @@ func (s *folderSync) copyOne(f folderFile, buf []byte) error {
 		if err := makeAnew(path, func() error { return os.Symlink(st.Linkname, path) }); err != nil {
 			return err
 		}
-		if err := errors.Join(dress(path, st), setTimes(path, st.ModTime)); err != nil {
+		if err := errors.Join(s.dress(path, st), setTimes(path, st.ModTime)); err != nil {
 			return err
 		}
 		return s.hashed(st, nil)
@@ -207,7 +208,7 @@ func (s *folderSync) copyOne(f folderFile, buf []byte) error {
 	if err != nil {
 		return err
 	}
-	n, err := copyFile(path, filepath.Join(s.from.Dir, f.Path), st, h, buf)
+	n, err := s.copyFile(path, filepath.Join(s.from.Dir, f.Path), st, h, buf)
 	if err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func makeAnew(path string, create func() error) error {
 }
 
 // copyFile makes a copy that is dressed, and hashes the content.
-func copyFile(to, from string, st *types.Stat, h hash.Hash, buf []byte) (n int64, err error) {
+func (s *folderSync) copyFile(to, from string, st *types.Stat, h hash.Hash, buf []byte) (n int64, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return 0, err
@@ -251,7 +252,7 @@ func copyFile(to, from string, st *types.Stat, h hash.Hash, buf []byte) (n int64
 	if err != nil || dressed(out, st) {
 		return n, err
 	}
-	return n, dress(to, st)
+	return n, s.dress(to, st)
 }
 
 // dressed reports whether a new file is as it should be: most are, and to tell is cheaper
@@ -267,7 +268,7 @@ func dressed(f *os.File, st *types.Stat) bool {
 
 // dress gives a file its extended attributes, owner and mode. The mode comes after the
 // content: the kernel takes a setuid bit away when somebody writes.
-func dress(path string, st *types.Stat) error {
+func (s *folderSync) dress(path string, st *types.Stat) error {
 	for key, value := range st.Xattrs {
 		_ = sysx.LSetxattr(path, key, value, 0) // as BuildKit: not every one can be had everywhere
 	}
@@ -278,7 +279,7 @@ func dress(path string, st *types.Stat) error {
 	if mode&fs.ModeSymlink != 0 {
 		return nil
 	}
-	return os.Chmod(path, mode)
+	return s.chmod(path, mode)
 }
 
 func setTimes(path string, nanoseconds int64) error {

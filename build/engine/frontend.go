@@ -20,7 +20,11 @@ import (
 
 // frontends returns the built-in Dockerfile frontend and the gateway that runs
 // frontend images.
-func frontends(workers *worker.Controller) (dockerfileFrontend, gatewayFrontend frontend.Frontend, err error) {
+func frontends(workers *worker.Controller, o Options) (dockerfileFrontend, gatewayFrontend frontend.Frontend, err error) {
+	if o.NoSteps {
+		builtin := noSteps{tellingFrontend{forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)}}
+		return builtin, &syntaxGateway{builtin: builtin, images: noImages{}}, nil
+	}
 	builtin := forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)
 	images, err := gateway.NewGatewayFrontend(workers.Infos(), nil)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+
+	"github.com/wherry-oci/wherry/build/handover"
 )
 
 // The kinds of snapshots. Each has a state folder of its own, since what the build
@@ -20,14 +22,19 @@ import (
 const (
 	overlayfs = "overlayfs" // layers stacked by the kernel
 	copies    = "native"    // folders copied from parent to child
+	handed    = "folders"   // folders handed from parent to child, without mounts
 )
 
 // probedName holds the boot id in which overlayfs was seen to work.
 const probedName = "overlayfs-probed"
 
-// chooseSnapshots takes overlayfs where it works in dir, else copies. That
+// chooseSnapshots takes overlayfs where it works in the state folder, else copies. That
 // overlayfs works is remembered until the machine goes down: the probe mounts twice.
-func chooseSnapshots(dir string) string {
+func chooseSnapshots(o Options) string {
+	if o.NoMounts {
+		return handed
+	}
+	dir := o.Dir
 	memory := filepath.Join(dir, probedName)
 	boot, err := bootID()
 	if err != nil {
@@ -43,18 +50,32 @@ func chooseSnapshots(dir string) string {
 	return overlayfs
 }
 
-func newSnapshotter(st *state, name string) (snapshots.Snapshotter, error) {
+// storage is where file systems are kept.
+type storage struct {
+	snapshots.Snapshotter // below containerd's metadata, which does not close it
+	name                  string
+	folders               *handover.Snapshots // the same, if it needs no mounts; else nil
+	aside                 bool                // owners are kept beside the files
+}
+
+func openStorage(o Options, st *state, name string) (*storage, error) {
 	dir, err := mkdir(st.path("snapshots"))
 	if err != nil {
 		return nil, err
 	}
-	var s snapshots.Snapshotter
-	if name == overlayfs {
-		s, err = overlay.NewSnapshotter(dir)
-	} else {
-		s, err = native.NewSnapshotter(dir)
+	s := &storage{name: name}
+	switch name {
+	case overlayfs:
+		s.Snapshotter, err = overlay.NewSnapshotter(dir)
+	case copies:
+		s.Snapshotter, err = native.NewSnapshotter(dir)
+	case handed:
+		s.name, s.aside = handedOver, o.NoSteps
+		s.folders, err = openFolders(dir, o)
+		s.Snapshotter = s.folders
 	}
-	return &watched{s, st}, err
+	s.Snapshotter = &watched{s.Snapshotter, st}
+	return s, err
 }
 
 // watched notes that files were added to the snapshots, which are then synced when

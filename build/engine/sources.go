@@ -17,7 +17,7 @@ import (
 
 // addSources registers where a build may read from: images, the session's folders and
 // layouts, URLs, and git repositories if git is on the PATH.
-func addSources(w *base.Worker, o Options, shared *folders) (err error) {
+func addSources(w *base.Worker, o Options, shared *folders, files *storage) (err error) {
 	if w.SourceManager, err = source.NewManager(); err != nil {
 		return err
 	}
@@ -44,15 +44,15 @@ func addSources(w *base.Worker, o Options, shared *folders) (err error) {
 		return err
 	}
 	w.SourceManager.Register(remoteSource{w.HTTPSource})
-	return addOtherSources(w, shared)
+	return addOtherSources(w, shared, files)
 }
 
-func addOtherSources(w *base.Worker, shared *folders) error {
+func addOtherSources(w *base.Worker, shared *folders, files *storage) error {
 	sent, err := local.NewSource(local.Opt{CacheAccessor: w.CacheMgr})
 	if err != nil {
 		return err
 	}
-	w.SourceManager.Register(&folderSource{Source: sent, cache: w.CacheMgr, folders: shared, dir: filepath.Join(w.Root, "folders")})
+	w.SourceManager.Register(&folderSource{Source: sent, cache: w.CacheMgr, folders: shared, dir: filepath.Join(w.Root, "folders"), chmod: files.chmod})
 	blobs, err := containerblob.NewSource(containerblob.SourceOpt{
 		ContentStore: w.WorkerOpt.ContentStore, CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts,
 	})

@@ -43,11 +43,11 @@ type layoutWorker struct {
 	images    *imageexporter.ImageWriter
 	folders   folders
 	files     files
-	snapshots snapshots.Snapshotter // below containerd's metadata, which does not close it
+	snapshots *storage
 }
 
 func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutWorker, error) {
-	snapshotter, err := newSnapshotter(st, name)
+	files, err := openStorage(o, st, name) //nolint:contextcheck // opens local files only
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots: %w", err)
 	}
@@ -62,7 +62,7 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if opt.ID, err = base.ID(st.dir); err != nil {
 		return nil, err
 	}
-	if err := openStores(ctx, &opt, st, shared, name, snapshotter); err != nil {
+	if err := openStores(ctx, &opt, st, shared, files); err != nil {
 		return nil, err
 	}
 	if err := addExecutor(&opt, o, st); err != nil {
@@ -74,19 +74,19 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if err := dropLeases(ctx, opt.LeaseManager); err != nil {
 		return nil, err
 	}
-	w := &layoutWorker{store: o.Store, content: shared, snapshots: snapshotter}
+	w := &layoutWorker{store: o.Store, content: shared, snapshots: files}
 	if w.images, err = imageexporter.NewImageWriter(imageexporter.WriterOpt{
 		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
 	}); err != nil {
 		return nil, err
 	}
-	w.Worker, err = newBase(opt, o, &w.folders)
+	w.Worker, err = newBase(opt, o, &w.folders, files)
 	return w, err
 }
 
 // newBase is BuildKit's base.NewWorker without its probe for git, which starts a
 // process at every build, and with our sources.
-func newBase(opt base.WorkerOpt, o Options, shared *folders) (*base.Worker, error) {
+func newBase(opt base.WorkerOpt, o Options, shared *folders, files *storage) (*base.Worker, error) {
 	w := &base.Worker{WorkerOpt: opt}
 	var err error
 	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
@@ -103,7 +103,10 @@ func newBase(opt base.WorkerOpt, o Options, shared *folders) (*base.Worker, erro
 	}); err != nil {
 		return nil, err
 	}
-	return w, addSources(w, o, shared)
+	if files.folders != nil {
+		w.CacheMgr = &folderCache{w.CacheMgr, files.folders}
+	}
+	return w, addSources(w, o, shared, files)
 }
 
 // collectCrashed drops the file systems that steps were writing when their engine was
@@ -135,8 +138,8 @@ func dropLeases(ctx context.Context, m *leaseutil.Manager) error {
 
 // openStores opens the databases and what stands on them: content, snapshots,
 // leases.
-func openStores(ctx context.Context, opt *base.WorkerOpt, st *state, shared *sharedContent, name string, snapshotter snapshots.Snapshotter) error {
-	files, err := local.NewStore(shared.dir)
+func openStores(ctx context.Context, opt *base.WorkerOpt, st *state, shared *sharedContent, files *storage) error {
+	blobs, err := local.NewStore(shared.dir)
 	if err != nil {
 		return fmt.Errorf("open the build's content: %w", err)
 	}
@@ -145,7 +148,7 @@ func openStores(ctx context.Context, opt *base.WorkerOpt, st *state, shared *sha
 		return fmt.Errorf("open the build's metadata: %w", err)
 	}
 	opt.ContentMetadata = boltDB
-	mdb := ctdmetadata.NewDB(boltDB, files, map[string]snapshots.Snapshotter{name: snapshotter})
+	mdb := ctdmetadata.NewDB(boltDB, blobs, map[string]snapshots.Snapshotter{files.name: files})
 	if err := mdb.Init(ctx); err != nil {
 		return fmt.Errorf("open the build's metadata: %w", err)
 	}
@@ -161,9 +164,13 @@ func openStores(ctx context.Context, opt *base.WorkerOpt, st *state, shared *sha
 	}
 	shared.Store = mdb.ContentStore()
 	opt.ContentStore = containerdsnapshot.NewContentStore(shared, namespace)
-	opt.Snapshotter = containerdsnapshot.NewSnapshotter(name, mdb.Snapshotter(name), namespace, nil)
+	opt.Snapshotter = containerdsnapshot.NewSnapshotter(files.name, mdb.Snapshotter(files.name), namespace, nil)
 	opt.LeaseManager = leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(mdb), namespace)
 	opt.GarbageCollect = shared.withCollectionLock(mdb.GarbageCollect)
+	if files.folders != nil {
+		opt.Applier, opt.Differ = files.folders.Applier(opt.ContentStore), files.folders.Differ(opt.ContentStore)
+		return nil
+	}
 	opt.Applier = apply.NewFileSystemApplier(opt.ContentStore)
 	opt.Differ = walking.NewWalkingDiff(opt.ContentStore)
 	return nil
@@ -182,6 +189,10 @@ func networks() map[pb.NetMode]network.Provider {
 
 // addExecutor chooses who runs the steps.
 func addExecutor(opt *base.WorkerOpt, o Options, st *state) (err error) {
+	if o.NoSteps {
+		opt.Executor = noStepsExecutor{}
+		return nil
+	}
 	root := st.path("executor")
 	if o.Runtime == "" {
 		opt.Executor, err = executor.New(executor.Options{

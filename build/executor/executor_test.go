@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		playEvil()
 	}
 	if mode := env(modeVar); mode != "" {
-		code, entered, err := userns.Enter(userns.Options{SingleID: mode == "single"})
+		code, entered, err := userns.Enter(context.Background(), userns.Options{SingleID: mode == "single"})
 		if err != nil {
 			say(err)
 			os.Exit(1)

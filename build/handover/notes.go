@@ -259,7 +259,7 @@ func setOwner(path string, o Owner) error {
 // file of which nothing is noted is root's.
 func (s *Snapshots) Owner(path string) (Owner, error) {
 	e, err := s.lstat(path)
-	return Owner{UID: int(e.uid), GID: int(e.gid), Mode: fileMode(e.mode)}, err
+	return Owner{UID: int(e.uid), GID: int(e.gid), Mode: FileMode(e.mode)}, err
 }
 
 func (s *Snapshots) lstat(path string) (entry, error) {
@@ -282,7 +282,8 @@ func modeBits(m fs.FileMode) uint32 {
 	return bits
 }
 
-func fileMode(bits uint32) fs.FileMode {
+// FileMode is a mode as the kernel has it: permissions, setuid, setgid and sticky.
+func FileMode(bits uint32) fs.FileMode {
 	m := fs.FileMode(bits & 0o777)
 	for flag, bit := range specialBits() {
 		if bits&bit != 0 {

@@ -14,6 +14,8 @@ type NotPermittedError struct {
 	Reason string
 	// Hint is a command that helps, or "" where none is known.
 	Hint string
+	// Container says that it is a seccomp filter, such as containers have.
+	Container bool
 	// Err is what the kernel said; errors.Is finds its errno.
 	Err error
 }
@@ -24,13 +26,32 @@ func (e *NotPermittedError) Error() string { return "namespaces are not permitte
 // Unwrap returns what the kernel said.
 func (e *NotPermittedError) Unwrap() error { return e.Err }
 
+// NoRangeError says why this user has no range of ids. Namespaces with one id may work all the same.
+type NoRangeError struct {
+	Reason string
+	// Hint is a command that helps, or "" where none is known.
+	Hint string
+}
+
+func (e *NoRangeError) Error() string { return e.Reason }
+
+func noRange(file, user string) error {
+	return &NoRangeError{
+		Reason: file + " has no line for user " + user,
+		Hint:   "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + user,
+	}
+}
+
 // notPermitted turns what the kernel says to a refused namespace into a NotPermittedError, and leaves other errors.
 // inside says that the namespaces could be made, and the refusal came in them.
 func notPermitted(err error, inside bool) error {
+	if _, already := errors.AsType[*NotPermittedError](err); already {
+		return err
+	}
 	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.ENOSYS, unix.EINVAL} {
 		if errors.Is(err, refusal) {
 			reason, hint := diagnose(err, inside, setting)
-			return &NotPermittedError{Reason: reason, Hint: hint, Err: err}
+			return &NotPermittedError{Reason: reason, Hint: hint, Container: seccompFiltered(setting("/proc/self/status")), Err: err}
 		}
 	}
 	return err

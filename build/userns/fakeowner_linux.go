@@ -2,6 +2,7 @@ package userns
 
 import (
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf/arch" // for its tables of syscall numbers
@@ -10,7 +11,8 @@ import (
 )
 
 // FakeOwnership makes every chown of this process, on all its threads, and of the processes that it starts, succeed
-// without doing anything. It is for Single, where the kernel refuses any owner but 0. It can't be undone.
+// without doing anything. It is for where the kernel refuses any owner but our own: in Single, and for an ordinary
+// user, who then can't gain privileges any more by running other programs. It can't be undone.
 func FakeOwnership() error {
 	info, err := arch.GetInfo("")
 	if err != nil {
@@ -38,6 +40,13 @@ func FakeOwnership() error {
 		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	fp := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread() // what prctl says of it, TSYNC says of all the others
+	defer runtime.UnlockOSThread()
+	if !mayAdminister() {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("fake ownership: %w", err)
+		}
+	}
 	tid, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fp)))
 	if errno != 0 {
 		return fmt.Errorf("fake ownership: load seccomp filter: %w", errno)

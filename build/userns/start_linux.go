@@ -17,61 +17,91 @@ import (
 )
 
 const (
+	// verdictFD is the pipe on which the program says whether it may mount.
+	verdictFD = 3
 	// goAheadFD is the pipe on which Init waits.
-	goAheadFD = 3
+	goAheadFD = 4
 	// startFailed is the exit code of a child that never became the program.
 	startFailed = 125
 )
 
-// attempt is one way into the namespaces.
-type attempt struct {
-	start     func() (*os.Process, error)
-	onFailure string // what its failure means for an attempt after it
+// child is the program, started again.
+type child struct {
+	*os.Process
+	verdict *os.File
 }
 
-// attempts lists the ways for this caller, best first.
-func attempts(o Options) []attempt {
-	single := attempt{start: func() (*os.Process, error) {
-		return startMapped(oneID(os.Geteuid()), oneID(os.Getegid()))
-	}}
-	switch {
-	case o.SingleID:
-		return []attempt{single}
-	case os.Geteuid() == 0: // of an outer container: it may map all that it has by itself
-		same := attempt{onFailure: "only one id is mapped", start: func() (*os.Process, error) {
-			return startMapped(sameIDs("/proc/self/uid_map"), sameIDs("/proc/self/gid_map"))
-		}}
-		return []attempt{same, single}
+// refusal is why the child may not mount, as it says itself; nil if it may, or if it has ended before it came to that.
+func (c *child) refusal() error {
+	b := make([]byte, 1)
+	n, _ := c.verdict.Read(b) // at its end the child has ended
+	_ = c.verdict.Close()
+	if n == 0 || b[0] == 0 {
+		return nil
 	}
-	return []attempt{{start: startRange, onFailure: "only one id is mapped"}, single}
+	return fmt.Errorf("make mounts private: %w", unix.Errno(b[0]))
+}
+
+// mappings lists what this caller may have, best first.
+func mappings(o Options) []Mapping {
+	if o.SingleID {
+		return []Mapping{Single}
+	}
+	return []Mapping{Range, Single}
+}
+
+// start starts this program with the arguments, in namespaces with the mapping.
+func start(ctx context.Context, m Mapping, args []string) (*child, error) {
+	switch {
+	case m == None && !privileged():
+		return nil, fmt.Errorf("not root with CAP_SYS_ADMIN: %w", unix.EPERM)
+	case m == None:
+		return startProgram(args, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
+	case m == Single:
+		return startMapped(args, oneID(os.Geteuid()), oneID(os.Getegid()))
+	case os.Geteuid() == 0: // of an outer container: it may map all that it has by itself
+		return startMapped(args, sameIDs("/proc/self/uid_map"), sameIDs("/proc/self/gid_map"))
+	}
+	return startRange(ctx, args)
 }
 
 // privileged says whether this process is root and has CAP_SYS_ADMIN.
-func privileged() bool {
+func privileged() bool { return os.Geteuid() == 0 && mayAdminister() }
+
+// mayAdminister says whether this process has CAP_SYS_ADMIN.
+func mayAdminister() bool {
 	var data [2]unix.CapUserData
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	if os.Geteuid() != 0 || unix.Capget(&hdr, &data[0]) != nil {
+	if unix.Capget(&hdr, &data[0]) != nil {
 		return false
 	}
 	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
 // startMapped starts the program with maps that this process may write by itself.
-func startMapped(uids, gids []syscall.SysProcIDMap) (*os.Process, error) {
-	return startProgram(&syscall.SysProcAttr{
+func startMapped(args []string, uids, gids []syscall.SysProcIDMap) (*child, error) {
+	return startProgram(args, &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, UidMappings: uids, GidMappings: gids,
 		GidMappingsEnableSetgroups: len(gids) > 1 || gids[0].Size > 1,
 	})
 }
 
-func startProgram(sys *syscall.SysProcAttr) (*os.Process, error) {
-	sys.Pdeathsig = syscall.SIGKILL
-	args := append([]string{insidePrefix + os.Args[0]}, os.Args[1:]...)
-	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Files: streams(), Sys: sys})
+func startProgram(args []string, sys *syscall.SysProcAttr) (*child, error) {
+	return startChild(append([]string{insidePrefix + args[0]}, args[1:]...), sys)
+}
+
+// startChild starts this executable; what else it is to have open follows after its verdict.
+func startChild(args []string, sys *syscall.SysProcAttr, more ...*os.File) (*child, error) {
+	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, errnoOf(err)
+		return nil, err
 	}
-	return p, nil
+	sys.Pdeathsig = syscall.SIGKILL
+	p, err := os.StartProcess("/proc/self/exe", args, &os.ProcAttr{Files: append(append(streams(), w), more...), Sys: sys})
+	if err = errors.Join(errnoOf(err), w.Close()); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return &child{Process: p, verdict: r}, nil
 }
 
 // streams are handed on as they are: what is started is this program once more.
@@ -112,7 +142,7 @@ func mappedIDs(file string) (n int64) {
 }
 
 // startRange starts Init in the new namespaces, has newuidmap and newgidmap write its maps, and lets it go on.
-func startRange() (*os.Process, error) {
+func startRange(ctx context.Context, args []string) (*child, error) {
 	uids, err := helperArgs("/etc/subuid", os.Geteuid())
 	if err != nil {
 		return nil, err
@@ -123,38 +153,35 @@ func startRange() (*os.Process, error) {
 	}
 	for _, helper := range []string{"newuidmap", "newgidmap"} {
 		if _, err := exec.LookPath(helper); err != nil {
-			return nil, fmt.Errorf("%s is not installed (package uidmap or shadow-utils)", helper)
+			return nil, &NoRangeError{Reason: helper + " is not installed (package uidmap or shadow-utils)", Hint: "sudo apt-get install uidmap"}
 		}
 	}
-	p, goAhead, err := startWaiting()
+	c, goAhead, err := startWaiting(args)
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(runHelper("newuidmap", p.Pid, uids), runHelper("newgidmap", p.Pid, gids))
+	err = errors.Join(runHelper(ctx, "newuidmap", c.Pid, uids), runHelper(ctx, "newgidmap", c.Pid, gids))
 	if err == nil {
 		_, err = goAhead.Write([]byte{1})
 	}
 	if err = errors.Join(err, goAhead.Close()); err != nil {
-		_, werr := p.Wait() // the end of the pipe makes it exit
-		return nil, errors.Join(err, werr)
+		_, werr := c.Wait() // the end of the pipe makes it exit
+		return nil, errors.Join(err, werr, c.verdict.Close())
 	}
-	return p, nil
+	return c, nil
 }
 
 // startWaiting starts Init; it goes on at the first byte in the returned file, and exits at its end.
-func startWaiting() (*os.Process, *os.File, error) {
+func startWaiting(args []string) (*child, *os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := os.StartProcess("/proc/self/exe", append([]string{InitArg0}, os.Args...), &os.ProcAttr{
-		Files: append(streams(), r),
-		Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL},
-	})
-	if err = errors.Join(errnoOf(err), r.Close()); err != nil {
+	c, err := startChild(append([]string{InitArg0}, args...), &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS}, r)
+	if err = errors.Join(err, r.Close()); err != nil {
 		return nil, nil, errors.Join(err, w.Close())
 	}
-	return p, w, nil
+	return c, w, nil
 }
 
 // helperArgs are the arguments of newuidmap or newgidmap after the pid: id 0 is the caller, then come all ranges that
@@ -170,7 +197,7 @@ func helperArgs(file string, own int) ([]string, error) {
 		return nil, err
 	}
 	if len(ranges) == 0 {
-		return nil, fmt.Errorf("%s has no line for user %s", file, names[len(names)-1])
+		return nil, noRange(file, names[len(names)-1])
 	}
 	args, next := []string{"0", strconv.Itoa(own), "1"}, int64(1)
 	for _, r := range ranges {
@@ -180,13 +207,13 @@ func helperArgs(file string, own int) ([]string, error) {
 	return args, nil
 }
 
-func runHelper(name string, pid int, args []string) error {
-	out, err := exec.CommandContext(context.Background(), name, append([]string{strconv.Itoa(pid)}, args...)...).CombinedOutput()
+func runHelper(ctx context.Context, name string, pid int, args []string) error {
+	out, err := exec.CommandContext(ctx, name, append([]string{strconv.Itoa(pid)}, args...)...).CombinedOutput()
 	if err == nil {
 		return nil
 	}
 	if text := strings.TrimSpace(string(out)); text != "" {
-		return fmt.Errorf("%s", text) // it begins with the helper's name
+		return &NoRangeError{Reason: text} // it begins with the helper's name
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }

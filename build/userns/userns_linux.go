@@ -1,6 +1,7 @@
 package userns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +24,11 @@ const insidePrefix = "wherry-inside:"
 // privatePrefix stands there instead when no process was started: this one went into its mount namespace and ran the
 // program again in its own place.
 const privatePrefix = "wherry-private:"
+
+// Program is os.Args[0] as it was before Enter or Try started this program anew.
+func Program() string {
+	return strings.TrimPrefix(strings.TrimPrefix(os.Args[0], insidePrefix), privatePrefix)
+}
 
 // Mapping says which ids a process has.
 type Mapping int
@@ -52,15 +58,15 @@ type Options struct {
 // Enter runs this program again, with the same arguments, environment, streams and process group, as root of new
 // namespaces, and returns its exit code (128+n if signal n ended it). Signals that would end this process are passed
 // on to it, and it does not outlive this process. entered is false where the caller is inside already: it is the
-// program that Enter has started.
+// program that Enter has started, and goes on only if it may mount.
 //
 // For root with CAP_SYS_ADMIN, who needs no user namespace, no process is started: the program begins anew in this
 // one, in a mount namespace of its own, and Enter returns only there.
 //
 // A kernel or a container that forbids the namespaces gives a *NotPermittedError; then nothing was run.
-func Enter(o Options) (code int, entered bool, err error) {
+func Enter(ctx context.Context, o Options) (code int, entered bool, err error) {
 	if strings.HasPrefix(os.Args[0], insidePrefix) {
-		return 0, false, errors.Join(privateMounts(), dieWithParent())
+		return 0, false, settle()
 	}
 	if strings.HasPrefix(os.Args[0], privatePrefix) {
 		return 0, false, privateMounts()
@@ -72,19 +78,53 @@ func Enter(o Options) (code int, entered bool, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	notice := ""
-	for _, try := range attempts(o) {
-		var c *os.Process
-		if c, err = try.start(); err != nil {
-			notice = fmt.Sprintf("%s: %v", try.onFailure, err)
-			continue
+	for _, m := range mappings(o) {
+		var c *child
+		if c, err = start(ctx, m, os.Args); err == nil {
+			code, err = attend(c, func() {
+				if notice != "" && o.Notice != nil {
+					o.Notice(notice)
+				}
+			})
 		}
-		if notice != "" && o.Notice != nil {
-			o.Notice(notice)
+		if err == nil {
+			return code, true, nil
 		}
-		code, err = attend(c)
-		return code, true, err
+		notice = fmt.Sprintf("only one id is mapped: %v", err)
 	}
 	return 0, false, notPermitted(err, false)
+}
+
+// Try runs this program with other arguments, args[0] being its name, in namespaces with this mapping, and returns its
+// exit code. The program has to call Enter. It is how to find out what works here; nothing of it stays.
+//
+// What is not there is a *NotPermittedError, or a *NoRangeError.
+func Try(ctx context.Context, m Mapping, args []string) (code int, err error) {
+	runtime.LockOSThread() // as in Enter
+	defer runtime.UnlockOSThread()
+	c, err := start(ctx, m, args)
+	if err != nil {
+		return 0, notPermitted(err, false)
+	}
+	return attend(c, func() {})
+}
+
+// settle is what the program does first that Enter or Try has started: it says whether it may mount, and ends here if
+// not. Its parent then looks for another way.
+func settle() error {
+	verdict := os.NewFile(verdictFD, "verdict")
+	err := privateMounts()
+	var refused unix.Errno
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	if _, err := verdict.Write([]byte{byte(refused)}); err != nil {
+		return fmt.Errorf("report to the parent: %w", err)
+	}
+	if refused != 0 {
+		os.Exit(startFailed)
+	}
+	return errors.Join(verdict.Close(), dieWithParent())
 }
 
 // privateMounts lets mounts of the outside come in and none of ours go out. It is also the test whether we have any
@@ -148,11 +188,19 @@ func Init() {
 	}
 }
 
-// attend passes signals on until the child has ended, and returns its exit code.
-func attend(c *os.Process) (int, error) {
-	stop := forwardSignals(c)
+// attend passes signals on until the child has ended, and returns its exit code. settled is called when it may mount;
+// where it may not the error is a *NotPermittedError.
+func attend(c *child, settled func()) (int, error) {
+	stop := forwardSignals(c.Process)
+	refused := c.refusal()
+	if refused == nil {
+		settled()
+	}
 	state, err := c.Wait()
 	stop()
+	if refused != nil {
+		return 0, notPermitted(refused, true)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("wait for the program in its namespace: %w", err)
 	}

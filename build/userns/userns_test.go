@@ -56,7 +56,7 @@ func play(s string) int {
 		}
 		s = rest
 	}
-	code, entered, err := userns.Enter(userns.Options{
+	code, entered, err := userns.Enter(context.Background(), userns.Options{
 		SingleID: strings.HasPrefix(s, "single"),
 		Notice:   func(msg string) { say("notice:", msg) },
 	})

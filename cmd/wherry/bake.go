@@ -114,7 +114,7 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if shows := o.Print || o.List != ""; !shows || o.Remote != "" {
 		// Standard input can be read once: by the process that this starts, if it does.
 		var err error
-		if b.store, b.state, err = e.enterBuild(e.note); err != nil {
+		if b.store, b.state, err = e.enterBuild(ctx, "", e.note); err != nil {
 			return err
 		}
 	}
@@ -147,7 +147,7 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 type baker struct {
 	*env
 	store buildStore
-	state string // folder of the build cache
+	state build.State
 	base  string // URL of the repository or archive that the definition is in; "": it is here
 	plan  *bake.Plan
 }

@@ -53,7 +53,7 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 		return err
 	}
 	defer notes.say(e)
-	store, state, err := e.enterBuild(req.Notice)
+	store, state, err := e.enterBuild(ctx, o.isolation(), req.Notice)
 	if err != nil {
 		return err
 	}
@@ -70,24 +70,29 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 // enterBuild goes where this process may mount, and returns the image store and the folder
 // of the build cache. Where another run of this program has done the whole work, the
 // error is its exit code.
-func (e *env) enterBuild(notice func(string)) (store buildStore, state string, err error) {
+func (e *env) enterBuild(ctx context.Context, isolation string, notice func(string)) (store buildStore, state build.State, err error) {
+	wanted, err := build.ParseIsolation(firstOf(isolation, e.Getenv("WHERRY_ISOLATION")))
+	if err != nil {
+		return buildStore{}, state, err
+	}
 	dir, err := e.storeDir()
 	if err != nil {
-		return buildStore{}, "", err
+		return buildStore{}, state, err
 	}
 	// The run of this program that Enter starts is root to itself, but its store is this user's.
 	if err := os.Setenv("WHERRY_STORE", dir); err != nil {
-		return buildStore{}, "", err
+		return buildStore{}, state, err
 	}
-	code, entered, err := build.Enter(notice)
+	state.Dir = filepath.Join(dir, buildStateName)
+	code, entered, err := state.Enter(ctx, wanted, notice)
 	if err != nil {
-		return buildStore{}, "", err
+		return buildStore{}, state, err
 	}
 	if entered {
-		return buildStore{}, "", exitWith(code)
+		return buildStore{}, state, exitWith(code)
 	}
 	images, err := e.openStore()
-	return buildStore{images}, filepath.Join(dir, buildStateName), err
+	return buildStore{images}, state, err
 }
 
 // buildStore is the image store in the words of package build.
@@ -101,7 +106,7 @@ func (s buildStore) Adopt(ctx context.Context, src build.Source, names []string)
 type builder struct {
 	*env
 	store   buildStore
-	state   string // folder of the build cache
+	state   build.State
 	request build.Request
 }
 

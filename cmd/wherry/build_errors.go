@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/wherry-oci/wherry/build"
@@ -28,6 +29,12 @@ func hintForBuild(err error) string {
 	}
 	if _, ok := errors.AsType[*build.NotDelegatedError](err); ok {
 		return fmt.Sprintf("systemd-run --user --scope -p Delegate=yes %s build ..., where systemd is", program)
+	}
+	if e, ok := errors.AsType[*build.NoStepsError](err); ok {
+		return hintForSteps(e)
+	}
+	if e, ok := errors.AsType[*build.NoChrootError](err); ok {
+		return e.Hint
 	}
 	if e, ok := errors.AsType[*userns.NotPermittedError](err); ok {
 		return e.Hint
@@ -57,4 +64,16 @@ func hintForBuild(err error) string {
 		return fmt.Sprintf("%s pull %s, or %[1]s load -i ARCHIVE that holds it", program, e.Image)
 	}
 	return ""
+}
+
+// hintForSteps is what would let a build run its steps.
+func hintForSteps(e *build.NoStepsError) string {
+	refused, ok := errors.AsType[*userns.NotPermittedError](e.Lower)
+	switch {
+	case !ok:
+		return program + " build --isolation auto ..."
+	case os.Geteuid() != 0 && refused.Container:
+		return "docker run --user root ... (root runs steps by chroot), or " + refused.Hint
+	}
+	return refused.Hint
 }

@@ -37,6 +37,7 @@ type buildOptions struct {
 	ShmSize       string
 	Ulimits       []string
 	CgroupParent  string
+	Isolation     string
 	Resources     []string
 	Allow         []string
 	Attests       []string
@@ -106,6 +107,7 @@ func stepFlags() []cli.Flag {
 		list("allow", "Allow extra privileged entitlement (\"network.host\", \"security.insecure\", \"device\")"),
 		&cli.StringFlag{Name: "cgroup-parent", Usage: "Set the parent cgroup for the \"RUN\" instructions during build"},
 		&cli.StringFlag{Name: "network", Value: "default", Usage: "Set the networking mode for the \"RUN\" instructions during build\n(\"host\", \"none\")"},
+		&cli.StringFlag{Name: "isolation", Usage: "Container isolation technology (\"auto\", \"namespaces\", \"chroot\",\n\"none\": no RUN) (WHERRY_ISOLATION)"},
 		list("resource", "Resource limits for the steps (as \"memory=2g\", \"cpu-quota=50000\")"),
 		&cli.StringFlag{Name: "runtime", Usage: "Run the steps with this runc-like program instead of wherry itself"},
 		list("secret", "Secret to expose to the build\n(as \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")"),
@@ -132,14 +134,13 @@ func displayFlags() []cli.Flag {
 var limitFlags = []string{"memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"}
 
 // idleFlags are those that docker's own builder ignores too, or had before BuildKit.
-var idleFlags = []string{"compress", "force-rm", "isolation", "rm", "security-opt", "squash", "debug"}
+var idleFlags = []string{"compress", "force-rm", "rm", "security-opt", "squash", "debug"}
 
 // legacyBuildFlags are what scripts still pass.
 func legacyBuildFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.BoolFlag{Name: "compress", Usage: "Compress the build context using gzip (has no effect)"},
 		&cli.BoolFlag{Name: "force-rm", Usage: "Always remove intermediate containers (has no effect)"},
-		&cli.StringFlag{Name: "isolation", Usage: "Container isolation technology (has no effect)"},
 		&cli.BoolFlag{Name: "rm", Value: true, Usage: "Remove intermediate containers after a successful build (has no effect)"},
 		list("security-opt", "Security options (has no effect)"),
 		&cli.BoolFlag{Name: "squash", Usage: "Squash newly built layers into a single new layer (has no effect)"},
@@ -190,7 +191,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		CacheSize: c.String("cache-size"),
 		Secrets:   c.StringSlice("secret"), SSH: c.StringSlice("ssh"), AddHosts: c.StringSlice("add-host"),
 		Network: c.String("network"), ShmSize: c.String("shm-size"), Ulimits: c.StringSlice("ulimit"),
-		CgroupParent: c.String("cgroup-parent"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
+		CgroupParent: c.String("cgroup-parent"), Isolation: c.String("isolation"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
 		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"), Report: c.String("report"),
 		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),
@@ -211,4 +212,12 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		}
 	}
 	return o
+}
+
+// isolation is the kind that was asked for. Another runtime needs namespaces.
+func (o buildOptions) isolation() string {
+	if o.Runtime != "" {
+		return firstOf(o.Isolation, string(build.IsolationNamespaces))
+	}
+	return o.Isolation
 }

@@ -59,6 +59,9 @@ func readDisplay(_ *env, o buildOptions, req *build.Request) error {
 	if !slices.Contains([]string{"auto", "tty", "plain", "rawjson", "quiet", "none"}, o.Progress) {
 		return buildUsage("invalid progress %q", o.Progress)
 	}
+	if _, err := build.ParseIsolation(o.Isolation); err != nil {
+		return buildUsage("%w", err)
+	}
 	if o.Quiet && o.Progress != "auto" && o.Progress != "quiet" {
 		return buildUsage("--progress=%s and --quiet can't be used together", o.Progress)
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,11 +30,11 @@ func onlyDefault(builder string) error {
 }
 
 // enterCache is enterBuild for a command on the cache of a builder.
-func (e *env) enterCache(builder string) (store buildStore, state string, err error) {
+func (e *env) enterCache(ctx context.Context, builder string) (store buildStore, state build.State, err error) {
 	if err := onlyDefault(builder); err != nil {
-		return buildStore{}, "", err
+		return buildStore{}, state, err
 	}
-	return e.enterBuild(e.note)
+	return e.enterBuild(ctx, "", e.note)
 }
 
 // cacheFlags are what the commands on the build cache have in common.

@@ -52,7 +52,7 @@ func runBuildxDu(ctx context.Context, e *env, o buildxDuOptions) error {
 	if err != nil {
 		return err
 	}
-	store, state, err := e.enterCache(o.Builder)
+	store, state, err := e.enterCache(ctx, o.Builder)
 	if err != nil {
 		return err
 	}

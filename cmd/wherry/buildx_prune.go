@@ -55,7 +55,7 @@ func runBuildxPrune(ctx context.Context, e *env, o buildxPruneOptions) error {
 	if err != nil {
 		return err
 	}
-	store, state, err := e.enterCache(o.Builder)
+	store, state, err := e.enterCache(ctx, o.Builder)
 	if err != nil {
 		return err
 	}

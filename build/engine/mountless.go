@@ -1,0 +1,167 @@
+//go:build linux
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
+	"github.com/moby/buildkit/util/progress"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/wherry-oci/wherry/build/handover"
+)
+
+// handedOver is what BuildKit is told that snapshots are which are folders. It goes by the
+// name whether it may hard-link files from one to the other ("native"): never, here, since
+// a folder is given to the next step to be changed.
+const handedOver = "fuse-overlayfs"
+
+// openFolders opens snapshots that need no mounts: each is one folder.
+func openFolders(dir string, o Options) (*handover.Snapshots, error) {
+	return handover.Open(handover.Options{
+		Dir: dir, OwnersAside: o.NoSteps,
+		// The views that a cache record keeps for itself: who reads one holds it, below.
+		Unread: func(key string) bool { return strings.HasSuffix(key, "-view") },
+	})
+}
+
+// folderCache is BuildKit's cache manager, whose references give their folder as it is.
+// BuildKit mounts what is to be read only, which it asks for wherever it only reads.
+type folderCache struct {
+	cache.Manager
+	snapshots *handover.Snapshots
+}
+
+func (c *folderCache) GetByBlob(ctx context.Context, d ocispecs.Descriptor, parent cache.ImmutableRef, o ...cache.RefOption) (cache.ImmutableRef, error) {
+	return c.wrap(c.Manager.GetByBlob(ctx, d, unwrap(parent), o...))
+}
+
+func (c *folderCache) Get(ctx context.Context, id string, pg progress.Controller, o ...cache.RefOption) (cache.ImmutableRef, error) {
+	return c.wrap(c.Manager.Get(ctx, id, pg, o...))
+}
+
+func (c *folderCache) New(ctx context.Context, parent cache.ImmutableRef, s session.Group, o ...cache.RefOption) (cache.MutableRef, error) {
+	return c.wrapMutable(c.Manager.New(ctx, unwrap(parent), s, o...))
+}
+
+func (c *folderCache) GetMutable(ctx context.Context, id string, o ...cache.RefOption) (cache.MutableRef, error) {
+	return c.wrapMutable(c.Manager.GetMutable(ctx, id, o...))
+}
+
+func (c *folderCache) Merge(ctx context.Context, parents []cache.ImmutableRef, pg progress.Controller, o ...cache.RefOption) (cache.ImmutableRef, error) {
+	list := make([]cache.ImmutableRef, len(parents))
+	for i, p := range parents {
+		list[i] = unwrap(p)
+	}
+	return c.wrap(c.Manager.Merge(ctx, list, pg, o...))
+}
+
+func (c *folderCache) Diff(ctx context.Context, lower, upper cache.ImmutableRef, pg progress.Controller, o ...cache.RefOption) (cache.ImmutableRef, error) {
+	return c.wrap(c.Manager.Diff(ctx, unwrap(lower), unwrap(upper), pg, o...))
+}
+
+func (c *folderCache) wrap(r cache.ImmutableRef, err error) (cache.ImmutableRef, error) {
+	if r == nil || err != nil {
+		return r, err
+	}
+	return &folderRef{r, c}, nil
+}
+
+func (c *folderCache) wrapMutable(r cache.MutableRef, err error) (cache.MutableRef, error) {
+	if r == nil || err != nil {
+		return r, err
+	}
+	return &folderMutable{r, c}, nil
+}
+
+// unwrap is BuildKit's own reference, which it wants for a parent.
+func unwrap(r cache.ImmutableRef) cache.ImmutableRef {
+	if f, ok := r.(*folderRef); ok {
+		return f.ImmutableRef
+	}
+	return r
+}
+
+type folderRef struct {
+	cache.ImmutableRef
+	cache *folderCache
+}
+
+func (r *folderRef) Clone() cache.ImmutableRef {
+	return &folderRef{r.ImmutableRef.Clone(), r.cache}
+}
+
+func (r *folderRef) Mount(ctx context.Context, readonly bool, s session.Group) (snapshot.Mountable, error) {
+	m, err := r.ImmutableRef.Mount(ctx, readonly, s)
+	return r.cache.mountable(ctx, m, err)
+}
+
+type folderMutable struct {
+	cache.MutableRef
+	cache *folderCache
+}
+
+func (r *folderMutable) Mount(ctx context.Context, readonly bool, s session.Group) (snapshot.Mountable, error) {
+	m, err := r.MutableRef.Mount(ctx, readonly, s)
+	return r.cache.mountable(ctx, m, err)
+}
+
+func (r *folderMutable) Commit(ctx context.Context) (cache.ImmutableRef, error) {
+	return r.cache.wrap(r.MutableRef.Commit(ctx))
+}
+
+func (c *folderCache) mountable(ctx context.Context, m snapshot.Mountable, err error) (snapshot.Mountable, error) {
+	if err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx) // it may be mounted later, and by others
+	return &folderMountable{m, func(root string) (func(), error) { return c.snapshots.Hold(ctx, root) }}, nil
+}
+
+// folderMountable is a folder that stays where it is for as long as somebody has it
+// mounted.
+type folderMountable struct {
+	snapshot.Mountable
+	hold func(root string) (release func(), err error)
+}
+
+func (m *folderMountable) Mount() ([]mount.Mount, func() error, error) {
+	mounts, release, err := m.Mountable.Mount()
+	if err != nil {
+		return nil, nil, err
+	}
+	mounts = writable(mounts)
+	if len(mounts) != 1 {
+		return mounts, release, nil
+	}
+	letGo, err := m.hold(mounts[0].Source)
+	if err != nil {
+		if release != nil {
+			err = errors.Join(err, release())
+		}
+		return nil, nil, err
+	}
+	return mounts, func() error {
+		letGo()
+		if release != nil {
+			return release()
+		}
+		return nil
+	}, nil
+}
+
+// writable takes "ro" out of mounts: BuildKit uses the folder itself then.
+func writable(mounts []mount.Mount) []mount.Mount {
+	out := slices.Clone(mounts)
+	for i := range out {
+		out[i].Options = slices.DeleteFunc(slices.Clone(out[i].Options), func(o string) bool { return o == "ro" })
+	}
+	return out
+}
