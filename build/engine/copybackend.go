@@ -226,12 +226,15 @@ func (c *folderCopy) copyOne(ctx context.Context, from, to string, s copySource)
 	if s.dir == "" {
 		return fscopy.Copy(ctx, from, s.path, to, dest, fscopy.WithCopyInfo(opt))
 	}
-	opt.ExcludePatterns = []string{"*"}
-	if err := fscopy.Copy(ctx, from, s.path, to, dest, fscopy.WithCopyInfo(opt)); err != nil {
-		return err
-	}
 	target, err := continuity.RootPath(to, filepath.Clean(dest))
 	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(target); err == nil && !info.IsDir() && !opt.AlwaysReplaceExistingDestPaths {
+		return notAFolder(target)
+	}
+	opt.ExcludePatterns = []string{"*"}
+	if err := fscopy.Copy(ctx, from, s.path, to, dest, fscopy.WithCopyInfo(opt)); err != nil {
 		return err
 	}
 	info, err := os.Lstat(target)

@@ -127,7 +127,7 @@ func (w *treeWorker) existing(target string) error {
 		return err
 	}
 	if !w.opt.AlwaysReplaceExistingDestPaths {
-		return &os.PathError{Op: "copy a directory to", Path: target, Err: syscall.ENOTDIR}
+		return notAFolder(target)
 	}
 	if err := os.Remove(target); err != nil {
 		return err
@@ -135,16 +135,23 @@ func (w *treeWorker) existing(target string) error {
 	return os.Mkdir(target, 0o700)
 }
 
+func notAFolder(path string) error {
+	return &os.PathError{Op: "copy a directory to", Path: path, Err: syscall.ENOTDIR}
+}
+
 // create makes a file under a name that may be taken.
 func (w *treeWorker) create(rel string, create func() error) error {
-	err := create()
+	named := func() error {
+		if err := create(); err != nil {
+			return &os.PathError{Op: "create", Path: filepath.Join(w.to, rel), Err: err}
+		}
+		return nil
+	}
+	err := named()
 	if errors.Is(err, fs.ErrExist) {
 		if err = w.vacate(rel); err == nil {
-			err = create()
+			err = named()
 		}
-	}
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return &os.PathError{Op: "create", Path: filepath.Join(w.to, rel), Err: errno}
 	}
 	return err
 }

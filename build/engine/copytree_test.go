@@ -72,6 +72,9 @@ func TestCopyAsFsutil(t *testing.T) {
 		"folder over file": {src: "/tree", dest: "/a", fails: true, before: func(t *testing.T, dir string) {
 			must(t, os.MkdirAll(dir+"/a", 0o755), os.WriteFile(dir+"/a/deep", nil, 0o600))
 		}},
+		"over a file": {src: "/tree", dest: "/a", fails: true, before: func(t *testing.T, dir string) {
+			must(t, os.WriteFile(dir+"/a", nil, 0o600))
+		}},
 		"folder over link": {src: "/tree", dest: "/a", fails: true, before: func(t *testing.T, dir string) {
 			must(t, os.MkdirAll(dir+"/a", 0o755), os.Symlink("/", dir+"/a/deep"))
 		}},
