@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/containerd/typeurl/v2"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
@@ -16,6 +17,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wherry-oci/wherry/build/executor"
@@ -51,6 +53,20 @@ func (e *SourceError) Unwrap() error { return e.cause }
 // ToProto makes the error travel.
 func (e *SourceError) ToProto() grpcerrors.TypedErrorProto { return &sourceMessage{SourceError: *e} }
 
+// NoSpaceError says that the disk of the build state is full; errors.Is finds
+// syscall.ENOSPC, also across gRPC.
+type NoSpaceError struct{ cause error }
+
+func (e *NoSpaceError) Error() string { return e.cause.Error() }
+
+func (e *NoSpaceError) Unwrap() error { return e.cause }
+
+// Is implements what [errors.Is] looks for.
+func (e *NoSpaceError) Is(target error) bool { return target == syscall.ENOSPC }
+
+// ToProto makes the error travel.
+func (e *NoSpaceError) ToProto() grpcerrors.TypedErrorProto { return &spaceMessage{} }
+
 // The messages are sent as JSON, by their registered types; the proto.Message is only
 // there for the type's sake.
 type (
@@ -61,6 +77,9 @@ type (
 	sourceMessage struct {
 		proto.Message `json:"-"`
 		SourceError
+	}
+	spaceMessage struct {
+		proto.Message `json:"-"`
 	}
 	memoryMessage struct {
 		proto.Message `json:"-"`
@@ -76,6 +95,8 @@ func (m *sourceMessage) WrapError(err error) error {
 	return &SourceError{URL: m.URL, Reason: m.Reason, cause: err}
 }
 
+func (*spaceMessage) WrapError(err error) error { return &NoSpaceError{cause: err} }
+
 func (m *memoryMessage) WrapError(err error) error {
 	return &OutOfMemoryError{ExitCode: m.ExitCode, cause: err}
 }
@@ -84,6 +105,7 @@ func registerStepErrors() {
 	const ours = "github.com/wherry-oci/wherry"
 	typeurl.Register((*startMessage)(nil), ours, "build.StartError+json")
 	typeurl.Register((*sourceMessage)(nil), ours, "build.SourceError+json")
+	typeurl.Register((*spaceMessage)(nil), ours, "build.NoSpaceError+json")
 	typeurl.Register((*memoryMessage)(nil), ours, "build.OutOfMemoryError+json")
 }
 
@@ -115,8 +137,27 @@ func plainError(err error) error {
 	if op, ok := errors.AsType[*errdefs.OpError](err); ok && wantsSSH(op.Op) {
 		return &StartError{Reason: around(err, nil), Missing: "ssh", cause: err}
 	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return &NoSpaceError{cause: err}
+	}
+	if told, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err); ok {
+		return &toldError{text: told.GRPCStatus().Message(), cause: err}
+	}
 	return err
 }
+
+// toldError is what the client itself has said, when the engine wanted something of it.
+type toldError struct {
+	text  string
+	cause error
+}
+
+func (e *toldError) Error() string { return e.text }
+
+func (e *toldError) Unwrap() error { return e.cause }
 
 // around is the text of the error that wraps inner; that of the innermost one, if inner
 // is nil.
