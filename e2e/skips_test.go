@@ -116,6 +116,7 @@ var needs = map[string]string{
 	"docker-registry": "Debian's docker-registry",
 	"runc":            "runc, and the right to start a container",
 	"git":             "git",
+	"ssh-agent":       "ssh-agent and ssh-keygen (Debian: openssh-client)",
 	"tmux":            "tmux, to be a terminal",
 	"zsh":             "zsh",
 	"fish":            "fish",
