@@ -154,6 +154,7 @@ func TestComposeErrors(t *testing.T) {
 		"services: { a: { build: { context: [. } } }":                           `file.yaml: `,
 		"services: { a: { build: [1] } }":                                       `file.yaml: services.a.build: invalid type []interface {} for build`,
 		"services: [a]":                                                         `file.yaml: services must be a mapping`,
+		"version: '3'":                                                          `there is nothing to build in it`,
 		"- a":                                                                   `file.yaml: the top level must be a mapping`,
 		"services: { 1: { build: . } }":                                         `file.yaml: the key 1 at "services" must be a string`,
 		"services: { a: 1 }":                                                    `file.yaml: services.a must be a mapping`,

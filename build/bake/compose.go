@@ -62,6 +62,9 @@ func loadCompose(files []File, o Options) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	if model["services"] == nil && model["secrets"] == nil {
+		return nil, errors.New("there is nothing to build in it")
+	}
 	if err := rebase(model, ""); err != nil {
 		return nil, err
 	}

@@ -155,12 +155,14 @@ func rebase(model map[string]any, dir string) error {
 // checkPaths finds what is no path where compose-go takes it for one.
 func checkPaths(model map[string]any) error {
 	patterns := []tree.Path{
-		"services.*.build.context", "services.*.build.additional_contexts.*", "services.*.build.ssh.*",
+		"services.*.build.context", "services.*.build.additional_contexts.*",
 		"services.*.env_file.*.path", "services.*.extends.file", "secrets.*.file",
 	}
+	const keys = tree.Path("services.*.build.ssh.*") // null is the agent
 	var check func(v any, at tree.Path) error
 	check = func(v any, at tree.Path) error {
-		if _, ok := v.(string); !ok && slices.ContainsFunc(patterns, at.Matches) && v != nil {
+		_, ok := v.(string)
+		if !ok && (slices.ContainsFunc(patterns, at.Matches) || v != nil && at.Matches(keys)) {
 			return fmt.Errorf("%s must be a string", at)
 		}
 		switch v := v.(type) {

@@ -36,21 +36,30 @@ func (e Entry) String() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// MarshalJSON writes an object of texts; whether an attestation is disabled is a boolean,
-// and the paths of an SSH key are a list.
+// MarshalJSON writes an object of texts, the ID first; whether an attestation is disabled
+// is a boolean, and the paths of an SSH key are a list.
 func (e Entry) MarshalJSON() ([]byte, error) {
-	out := make(map[string]any, len(e))
-	for k, v := range e {
+	keys := slices.Sorted(maps.Keys(e))
+	if i := slices.Index(keys, "id"); i > 0 {
+		keys = slices.Insert(slices.Delete(keys, i, i+1), 0, "id")
+	}
+	fields := make([]string, len(keys))
+	for i, k := range keys {
+		var v any = e[k]
 		switch k {
 		case "disabled":
-			out[k] = v == "true"
+			v = e[k] == "true"
 		case "paths":
-			out[k] = strings.Split(v, ",")
-		default:
-			out[k] = v
+			v = strings.Split(e[k], ",")
 		}
+		key, bad := json.Marshal(k)
+		text, err := json.Marshal(v)
+		if err := errors.Join(bad, err); err != nil {
+			return nil, err
+		}
+		fields[i] = string(key) + ":" + string(text)
 	}
-	return json.Marshal(out)
+	return []byte("{" + strings.Join(fields, ",") + "}"), nil
 }
 
 // form is how the entries of an attribute are written.
