@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -51,6 +50,8 @@ func (s *Snapshots) Commit(ctx context.Context, name, key string, opts ...snapsh
 	s.mu.Unlock()
 	// If that fails, whoever takes the folder sees that the manifest is another's.
 	_ = newManifest(id, now, began).write(filepath.Join(s.folderOf(id), manifestName))
+	s.keepManifest(s.folderOf(id), id)
+	s.folders.want(id)
 	return nil
 }
 
@@ -135,20 +136,9 @@ func (s *Snapshots) changesByFolder(ctx context.Context, lower, upper string, no
 
 // usageOfLayer is what the files of a layer need.
 func usageOfLayer(path string) (u snapshots.Usage, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return u, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	for layer := tar.NewReader(f); ; {
-		h, err := layer.Next()
-		if errors.Is(err, io.EOF) {
-			return u, nil
-		}
-		if err != nil {
-			return u, err
-		}
+	err = eachHeader(path, func(h *tar.Header) {
 		u.Size += h.Size
 		u.Inodes++
-	}
+	})
+	return u, err
 }

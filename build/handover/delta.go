@@ -58,11 +58,12 @@ func (s *Snapshots) applyDelta(ctx context.Context, root, delta string) error {
 	if err := s.unpack(ctx, root, bufio.NewReaderSize(f, 256<<10)); err != nil {
 		return err
 	}
-	return applyRest(root, filepath.Join(delta, restName))
+	return applyRest(root, filepath.Join(delta, restName), func(string) bool { return true })
 }
 
-// applyRest gives files what the layer could not tell. The lines were written by writeDelta for these very files.
-func applyRest(root, path string) error {
+// applyRest gives the files that are asked for what the layer could not tell. The lines were written by writeDelta for
+// these very files.
+func applyRest(root, path string, ask func(path string) bool) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the layer came from elsewhere, and is all there is
@@ -78,6 +79,9 @@ func applyRest(root, path string) error {
 			return nil
 		case err != nil:
 			return err
+		}
+		if !ask(string(r.Path)) {
+			continue
 		}
 		name := filepath.Join(root, string(r.Path))
 		for key, value := range r.Xattrs {
@@ -233,6 +237,25 @@ func equalContents(a, b io.Reader) (bool, error) {
 }
 
 func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// eachHeader calls do with the headers of the layer at path.
+func eachHeader(path string, do func(*tar.Header)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	for layer := tar.NewReader(f); ; {
+		h, err := layer.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		do(h)
+	}
+}
 
 // boundTimes copies a layer whose files are no younger than t.
 func boundTimes(w io.Writer, r io.Reader, t time.Time) error {

@@ -13,6 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// rootMode is the mode of every snapshot's root, which no layer tells, when it is handed out. On overlayfs, too, a step
+// that changes it changes nothing for the next one.
+const rootMode = 0o755
+
 // folders says which folders are there, who reads them, and who is working on them. Each is the folder of one
 // snapshot; a child or a rebuild takes it away only from a committed one, whose layers are kept, while nobody reads it.
 type folders struct {
@@ -21,16 +25,18 @@ type folders struct {
 	changed *sync.Cond     // readers or busy has changed
 	readers map[string]int // by id
 	busy    map[string]bool
+	wanted  map[string]bool // somebody has asked for them since the snapshots were opened
 }
 
 func (f *folders) init(s *Snapshots) {
-	f.s, f.readers, f.busy = s, map[string]int{}, map[string]bool{}
+	f.s, f.readers, f.busy, f.wanted = s, map[string]int{}, map[string]bool{}, map[string]bool{}
 	f.changed = sync.NewCond(&f.mu)
 }
 
 // hold has the folder of a committed snapshot stay until release is called.
 func (f *folders) hold(ctx context.Context, id string) (release func(), err error) {
 	f.lock(id)
+	f.wanted[id] = true
 	if !exists(f.s.folderOf(id)) {
 		f.mu.Unlock()
 		err = f.build(ctx, id, id)
@@ -54,6 +60,13 @@ func (f *folders) leave(id string) {
 		delete(f.readers, id)
 	}
 	f.changed.Broadcast()
+}
+
+// want has the folder of a snapshot not be given away for others' sake.
+func (f *folders) want(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted[id] = true
 }
 
 // lock waits until nobody else works on a folder, and leaves f.mu locked.
@@ -98,6 +111,9 @@ func (f *folders) takeOver(id, parent string) (bool, error) {
 			return false, err
 		}
 	}
+	if err := os.Chmod(f.s.rootOf(parent), rootMode); err != nil {
+		return false, err
+	}
 	f.s.kill("before takeover")
 	err := os.Rename(from, f.s.folderOf(id))
 	if errors.Is(err, unix.EXDEV) { // it is in a lower layer of the overlayfs that a container has as its root
@@ -112,7 +128,7 @@ func (f *folders) empty(id string) error {
 	if err != nil {
 		return err
 	}
-	err = makeRoot(filepath.Join(dir, rootName))
+	err = os.Mkdir(filepath.Join(dir, rootName), rootMode)
 	if err == nil {
 		err = (&manifest{}).write(filepath.Join(dir, manifestName))
 	}
@@ -129,6 +145,9 @@ func (f *folders) newFolder() (string, error) {
 
 // arrive makes a new folder that of a snapshot.
 func (f *folders) arrive(dir, id string) error {
+	if err := os.Chmod(filepath.Join(dir, rootName), rootMode); err != nil {
+		return errors.Join(err, removeTree(dir))
+	}
 	f.s.kill("before arrival")
 	if err := os.Rename(dir, f.s.folderOf(id)); err != nil {
 		return errors.Join(err, removeTree(dir))
@@ -136,20 +155,15 @@ func (f *folders) arrive(dir, id string) error {
 	return nil
 }
 
-// build makes a folder with what the snapshot of has, for the snapshot id: out of the nearest ancestor's folder, which
-// it takes if nobody reads it, and the layers since. Folders that somebody works on are passed over.
+// build makes a folder with what the snapshot of has, for the snapshot id. Folders that somebody works on are passed
+// over, and those that nobody reads are taken rather than copied.
 func (f *folders) build(ctx context.Context, id, of string) error {
 	dir, err := f.newFolder()
 	if err != nil {
 		return err
 	}
-	chain := f.s.chain(of)
-	n, err := f.start(dir, chain)
-	root := filepath.Join(dir, rootName)
-	for i := n - 1; i >= 0 && err == nil; i-- {
-		if err = ctx.Err(); err == nil {
-			err = f.s.applyDelta(ctx, root, f.s.deltaOf(chain[i]))
-		}
+	if !f.rewind(ctx, dir, of) {
+		err = f.replay(ctx, dir, f.s.chain(of))
 	}
 	if err == nil {
 		err = f.describe(dir, of)
@@ -157,7 +171,20 @@ func (f *folders) build(ctx context.Context, id, of string) error {
 	if err != nil {
 		return errors.Join(err, removeTree(dir))
 	}
+	f.s.keepManifest(dir, of)
 	return f.arrive(dir, id)
+}
+
+// replay makes in dir, which is empty, what the first of a chain of snapshots has, out of the folder of the nearest one
+// that has one and the layers since.
+func (f *folders) replay(ctx context.Context, dir string, chain []string) error {
+	n, err := f.start(dir, chain)
+	for i := n - 1; i >= 0 && err == nil; i-- {
+		if err = ctx.Err(); err == nil {
+			err = f.s.applyDelta(ctx, filepath.Join(dir, rootName), f.s.deltaOf(chain[i]))
+		}
+	}
+	return err
 }
 
 // describe writes the manifest of a folder that has what the snapshot of has.
@@ -188,15 +215,7 @@ func (f *folders) start(dir string, chain []string) (int, error) {
 			return i, copyTree(root, f.s.rootOf(id), f.s.notes)
 		}
 	}
-	return len(chain), makeRoot(root)
-}
-
-// makeRoot makes the empty root folder; its mode is not the umask's business.
-func makeRoot(root string) error {
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(root, 0o755)
+	return len(chain), os.Mkdir(root, rootMode)
 }
 
 // takeOrRead makes to, which is empty, the folder of a snapshot, or holds it if others read it, or does neither if it is not

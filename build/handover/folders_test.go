@@ -63,8 +63,7 @@ func TestHold(t *testing.T) {
 		t.Errorf("who reads sees %q", got)
 	}
 	release()
-	w.must(w.Close())
-	again := newWorld(t, w.options) // another process
+	again := w.reopened()
 	if got := read(t, again.prepare("three", "b"), "f"); got != "a\ntwo\n" {
 		t.Errorf("another process has %q", got)
 	}
@@ -191,6 +190,48 @@ func TestRest(t *testing.T) {
 	if n, err := unix.Lgetxattr(filepath.Join(dir, "d/f"), "user.kept", b[:]); err != nil || string(b[:n]) != "value\x00" {
 		t.Errorf("attribute %q, %v", b[:n], err)
 	}
+}
+
+// TestRewind has a folder be what it was before all the changes that are compared with overlayfs elsewhere.
+func TestRewind(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the changes are root's")
+	}
+	w := newWorld(t, Options{})
+	base := w.image()
+	w.step("first", base, "mkdir made; echo by a step >made/file; ln made/file made/link; touch -h -d @1600000000.5 made/file srv")
+	want, list := w.layerOfFolders("", "first"), w.times("first")
+	rewound := 0
+	for name, script := range overlayCases() {
+		w.step(name, "first", script)
+		w.step(name+"+", name, "echo more >>etc/more; chmod 700 .")
+		w = w.reopened() // the next build, which has not asked for any of them
+		w.kill = func(point string) {
+			if point == "descendant taken" {
+				rewound++
+			}
+		}
+		if got := w.times("first"); got != list {
+			t.Errorf("%s: the folder has\n%s\nwant\n%s", name, got, list)
+		}
+		sameLayer(t, w.layerOfFolders("", "first"), want)
+		w = w.reopened()
+	}
+	if n := len(overlayCases()); rewound < n-3 { // some change nearly all
+		t.Errorf("%d of %d folders were wound back", rewound, n)
+	}
+}
+
+// times describes the files of a snapshot's folder as no layer does.
+func (w *world) times(name string) string {
+	w.t.Helper()
+	entries, err := scan(w.view(name), w.notes)
+	w.must(err)
+	var b strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&b, "%q %o %d:%d %d %d %d\n", e.path, e.mode, e.uid, e.gid, e.rdev, e.mtime, e.nlink)
+	}
+	return b.String()
 }
 
 // TestHostile unpacks what tries to get out. Whatever becomes of it, nothing outside changes.

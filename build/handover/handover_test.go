@@ -54,6 +54,15 @@ func newWorld(t *testing.T, o Options) *world {
 	return &world{Snapshots: s, store: store, t: t, n: new(int)}
 }
 
+// reopened is the same in another process.
+func (w *world) reopened() *world {
+	w.t.Helper()
+	w.must(w.Close())
+	next := newWorld(w.t, w.options)
+	next.n = w.n
+	return next
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -207,6 +208,39 @@ func (s *Snapshots) chain(id string) []string {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// descendant is a committed snapshot, and how far it is from its ancestor.
+type descendant struct {
+	id       string
+	distance int
+}
+
+func (s *Snapshots) descendants(of string) (list []descendant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, r := range s.known {
+		if r.kind != snapshots.KindCommitted {
+			continue
+		}
+		parent, distance := r.parent, 1
+		for parent != "" && parent != of {
+			parent, distance = s.known[parent].parent, distance+1
+		}
+		if parent == of {
+			list = append(list, descendant{id, distance})
+		}
+	}
+	return list
+}
+
+// since are a snapshot and its ancestors up to of, which is left out.
+func (s *Snapshots) since(id, of string) []string {
+	chain := s.chain(id)
+	if i := slices.Index(chain, of); i >= 0 {
+		return chain[:i]
+	}
+	return chain
 }
 
 // isDelta says that a layer makes the upper snapshot out of the lower one, and is there.
