@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // evilVar makes this binary, executed inside a step, say whether its own file could be written to.
@@ -82,8 +83,8 @@ func TestHostileImage(t *testing.T) {
 	link(up+outside, "relative")
 	link("/proc/self/root"+outside, "magic")
 	for _, name := range []string{"/absolute", "/relative", "/magic"} {
-		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("echo x > f; pwd"), Cwd: name + "/made"},
-			bkexecutor.Mount{Dest: name + "/mnt", Src: dir(t.TempDir())})
+		r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("echo x > f; pwd"), Cwd: name + "/made"},
+			bkexecutor.Mount{Dest: name + "/mnt", Src: steptest.Dir(t.TempDir())})
 		if r.failure != nil && name != "/magic" {
 			t.Errorf("%s: %v: %s", name, r.failure, r.err)
 		}
@@ -96,7 +97,7 @@ func TestHostileImage(t *testing.T) {
 		if err := os.Symlink("/etc", filepath.Join(b.rootfs, "proc")); err != nil {
 			t.Fatal(err)
 		}
-		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("true")})
+		r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("true")})
 		var set *executor.SetupError
 		if !errors.As(r.failure, &set) || set.Error() != "mount /proc: the image has a symlink there" {
 			t.Errorf("/proc as a link: %v", r.failure)
@@ -124,7 +125,7 @@ func TestLeaks(t *testing.T) {
 	}
 	before := open()
 	for n := range 20 {
-		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("pwd; ls"), Cwd: fmt.Sprintf("/proc/self/fd/%d", n)})
+		r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("pwd; ls"), Cwd: fmt.Sprintf("/proc/self/fd/%d", n)})
 		if r.failure == nil {
 			t.Errorf("cwd in descriptor %d: %q", n, r.out)
 		}
@@ -147,7 +148,7 @@ func TestLeaks(t *testing.T) {
 // TestInsecure checks that --security=insecure lifts the restrictions that it should.
 func TestInsecure(t *testing.T) {
 	b := newBench(t)
-	r := b.run(t.Context(), bkexecutor.Meta{SecurityMode: pb.SecurityMode_INSECURE, Args: shell("mkdir /t && mount -t tmpfs x /t && grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | cut -f2; grep -q 'CapAmb:.*00000000000000' /proc/self/status || echo ambient")})
+	r := b.run(t.Context(), bkexecutor.Meta{SecurityMode: pb.SecurityMode_INSECURE, Args: steptest.Shell("mkdir /t && mount -t tmpfs x /t && grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | cut -f2; grep -q 'CapAmb:.*00000000000000' /proc/self/status || echo ambient")})
 	want := "0\n0\nambient\n"
 	if b.mode == "single" {
 		want = "0\n2\nambient\n" // chown is still answered
@@ -162,10 +163,10 @@ func TestRefused(t *testing.T) {
 	b := newBench(t)
 	for name, meta := range map[string]bkexecutor.Meta{
 		"no command":   {},
-		"CDI":          {Args: shell("true"), CDIDevices: []*pb.CDIDevice{{Name: "x"}}},
-		"network":      {Args: shell("true"), NetMode: 99},
-		"unknown user": {Args: shell("true"), User: "nobody-knows"},
-		"ulimit":       {Args: shell("true"), Ulimit: []*pb.Ulimit{{Name: "nosuch", Soft: 1, Hard: 1}}},
+		"CDI":          {Args: steptest.Shell("true"), CDIDevices: []*pb.CDIDevice{{Name: "x"}}},
+		"network":      {Args: steptest.Shell("true"), NetMode: 99},
+		"unknown user": {Args: steptest.Shell("true"), User: "nobody-knows"},
+		"ulimit":       {Args: steptest.Shell("true"), Ulimit: []*pb.Ulimit{{Name: "nosuch", Soft: 1, Hard: 1}}},
 	} {
 		if r := b.run(t.Context(), meta); r.failure == nil {
 			t.Errorf("%s: no error", name)

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/buildkit/executor/runcexecutor"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // BenchmarkStep is the cost of a step that does nothing: with this package, and with runc where it is installed.
@@ -34,7 +35,7 @@ func BenchmarkStep(b *testing.B) {
 }
 
 func benchmarkStep(b *testing.B, ex bkexecutor.Executor) {
-	root := bkexecutor.Mount{Src: dir(busyboxRoot(b))}
+	root := bkexecutor.Mount{Src: steptest.Dir(steptest.BusyboxRoot(b))}
 	meta := bkexecutor.Meta{Args: []string{"/bin/true"}, Cwd: "/", Env: []string{"PATH=/bin"}}
 	for b.Loop() {
 		if _, err := ex.Run(b.Context(), "", root, nil, bkexecutor.ProcessInfo{Meta: meta}, nil); err != nil {

@@ -36,13 +36,5 @@ func openConsole(root step.RootDir, p *plan) error {
 			return err
 		}
 	}
-	for fd := range 3 {
-		if err := unix.Dup3(slave, fd, 0); err != nil {
-			return err
-		}
-	}
-	if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
-		return err
-	}
-	return step.SendFile(step.TagConsole, master)
+	return step.TakeTerminal(master, slave)
 }

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 
@@ -14,39 +13,21 @@ import (
 )
 
 // ErrNotRunning says that a step to execute something in does not exist, or has ended.
-var ErrNotRunning = errors.New("step is not running")
+var ErrNotRunning = step.ErrNotRunning
 
 // Exec runs another process in the step that Run has started under id, waiting for it to start if need be, with its
 // environment, user and folder unless p has its own. The process ends with the step at the latest. Without such a
 // step the error is ErrNotRunning; the others are those of Run.
 func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessInfo) error {
-	e.mu.Lock()
-	st, ok := e.running[id]
-	e.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("step %q: %w", id, ErrNotRunning)
+	st, ctx, leave, err := e.running.Join(ctx, id)
+	if err != nil {
+		return err
 	}
-	select {
-	case <-st.started:
-	case <-st.done:
-		return fmt.Errorf("step %q: %w", id, ErrNotRunning)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	defer leave()
 	joining, err := e.joinPlan(st, p.Meta)
 	if err != nil {
 		return err
 	}
-	// Also for a step that shares our pid namespace nothing of it may be left after its end.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-st.done:
-			cancel(fmt.Errorf("step %q: %w", id, ErrNotRunning))
-		case <-ctx.Done():
-		}
-	}()
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this goroutine
@@ -57,7 +38,7 @@ func (e *stepExecutor) Exec(ctx context.Context, id string, p executor.ProcessIn
 
 // joinPlan is the running step's plan with what meta says differently.
 func (e *stepExecutor) joinPlan(st *runningStep, meta executor.Meta) (*plan, error) {
-	if err := checkMeta(meta); err != nil {
+	if err := step.CheckMeta(meta); err != nil {
 		return nil, err
 	}
 	p := *st.plan

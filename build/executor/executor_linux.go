@@ -2,16 +2,13 @@ package executor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
-	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 
@@ -45,111 +42,48 @@ type stepExecutor struct {
 	opts Options
 	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
-	mu      sync.Mutex
-	running map[string]*runningStep // by id, for Exec
+	running step.Running[*runningStep]
 }
 
 // runningStep is one running step, as Exec needs to know it.
 type runningStep struct {
-	started chan struct{} // closed when the step's own program runs
-	done    chan struct{} // closed when Run is about to return
-	rootfs  string
-	pid     int
-	plan    *plan
-	group   group
+	rootfs string
+	pid    int
+	plan   *plan
+	group  group
 }
 
 // New returns an executor that needs no container runtime. It fails only if o.Root can't be made.
 func New(o Options) (executor.Executor, error) {
-	root, err := filepath.Abs(o.Root)
-	if err != nil {
+	var err error
+	if o.Root, err = step.MakeFolder(o.Root); err != nil {
 		return nil, fmt.Errorf("executor folder: %w", err)
-	}
-	if err := os.MkdirAll(root, 0o711); err != nil {
-		return nil, fmt.Errorf("make executor folder: %w", err)
-	}
-	// Mount points are compared as the kernel prints them: without symlinks.
-	if o.Root, err = filepath.EvalSymlinks(root); err != nil {
-		return nil, fmt.Errorf("executor folder: %w", err)
-	}
-	// BuildKit remakes these two only when the host's resolv.conf is newer; those of an older run may say anything.
-	for _, name := range []string{"hosts", "resolv.conf", "resolv-host.conf"} {
-		if err := os.RemoveAll(filepath.Join(o.Root, name)); err != nil {
-			return nil, fmt.Errorf("clean executor folder: %w", err)
-		}
 	}
 	if o.SingleID {
 		if err := writeAptSetting(o.Root); err != nil {
 			return nil, fmt.Errorf("make executor folder: %w", err)
 		}
 	}
-	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf), running: map[string]*runningStep{}}, nil
+	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf)}, nil
 }
 
 // Run starts a step and waits for its end. A step that could not be set up gives a *SetupError, one that ended with a
 // code outside of ValidExitCodes (nil: only 0) a *gatewayapi.ExitError, behind
 // which errors.Is finds ENOMEM if a limit on memory has ended it. The Recorder is always nil: nothing is sampled.
 func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, p executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
-	if id == "" {
-		id = identity.NewID()
-	}
-	signalStarted := sync.OnceFunc(func() {
-		if started != nil {
-			close(started)
+	st := &runningStep{}
+	return nil, e.running.Do(id, st, started, func(id string, runs func()) (err error) {
+		if st.group, err = newGroup(id, p.Meta); err != nil {
+			return err
 		}
-	})
-	defer signalStarted()
-	if err := executor.ValidContainerID(id); err != nil {
-		return nil, err
-	}
-	st, err := e.register(id)
-	if err != nil {
-		return nil, err
-	}
-	defer e.unregister(id, st)
-
-	if st.group, err = newGroup(id, p.Meta); err != nil {
-		return nil, err
-	}
-	defer st.group.close()
-	err = e.withBundle(ctx, id, root, mounts, p.Meta, func(b *bundle) error {
-		st.rootfs, st.plan = b.rootfs, b.plan
-		return e.start(ctx, b.plan, st.group, p, func(pid int) {
-			st.pid = pid
-			close(st.started)
-			signalStarted()
+		defer st.group.close()
+		err = e.withBundle(ctx, id, root, mounts, p.Meta, func(b *bundle) error {
+			st.rootfs, st.plan = b.rootfs, b.plan
+			return e.start(ctx, b.plan, st.group, p, func(pid int) {
+				st.pid = pid
+				runs()
+			})
 		})
+		return st.group.explain(err)
 	})
-	return nil, st.group.explain(err)
-}
-
-func (e *stepExecutor) register(id string) (*runningStep, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, ok := e.running[id]; ok {
-		return nil, fmt.Errorf("step %q is already running", id)
-	}
-	st := &runningStep{started: make(chan struct{}), done: make(chan struct{})}
-	e.running[id] = st
-	return st, nil
-}
-
-func (e *stepExecutor) unregister(id string, st *runningStep) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.running, id)
-	close(st.done)
-}
-
-// checkMeta refuses what this executor can't do, so that no request is dropped in silence.
-func checkMeta(meta executor.Meta) error {
-	switch {
-	case len(meta.Args) == 0:
-		return errors.New("step has no command")
-	case meta.Proxy != nil:
-		return errors.New("proxy network provider is not available")
-	case len(meta.CDIDevices) > 0:
-		return errors.New("CDI devices are not available")
-	}
-	return nil
 }

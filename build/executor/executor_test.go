@@ -3,24 +3,19 @@
 package executor_test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	bkexecutor "github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
-	"github.com/moby/sys/user"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
@@ -83,7 +78,7 @@ func playEngine(rootfs, root string) {
 		os.Exit(1)
 	}
 	meta := bkexecutor.Meta{Args: []string{"/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & echo up; sleep 1000"}, Cwd: "/", Env: []string{"PATH=/bin"}}
-	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: stdout()}, nil)
+	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: steptest.Dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: stdout()}, nil)
 	os.Exit(0)
 }
 
@@ -109,28 +104,6 @@ func options(root string) executor.Options {
 	}
 }
 
-// source is a Mountable made of one mount.
-type source mount.Mount
-
-// dir shows a folder.
-func dir(path string) source { return source{Type: "bind", Source: path, Options: []string{"rbind"}} }
-
-func (s source) Mount(_ context.Context, readonly bool) (bkexecutor.MountableRef, error) {
-	if readonly {
-		s.Options = append([]string{"ro"}, s.Options...)
-	}
-	return mountRef{mount.Mount(s)}, nil
-}
-
-// mountRef is split from source because both interfaces have a method named Mount.
-type mountRef struct{ m mount.Mount }
-
-func (r mountRef) Mount() ([]mount.Mount, func() error, error) {
-	return []mount.Mount{r.m}, func() error { return nil }, nil
-}
-
-func (r mountRef) IdentityMapping() *user.IdentityMapping { return nil }
-
 // bench is an executor and a root file system of busybox.
 type bench struct {
 	t      *testing.T
@@ -150,44 +123,7 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, exec: ex, root: root, rootfs: busyboxRoot(t), mode: env(modeVar)}
-}
-
-// busyboxRoot makes a root file system that has nothing but busybox and a few accounts.
-func busyboxRoot(t testing.TB) string {
-	t.Helper()
-	bin, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Skip("busybox (package busybox-static) is not installed")
-	}
-	root := t.TempDir()
-	if err := os.Chmod(root, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, content string, mode os.FileMode) {
-		p := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(content), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("bin/busybox", string(data), 0o755)
-	list, err := exec.CommandContext(t.Context(), bin, "--list").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range strings.Fields(string(list)) {
-		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil && !errors.Is(err, os.ErrExist) {
-			t.Fatal(err)
-		}
-	}
-	return root
+	return &bench{t: t, exec: ex, root: root, rootfs: steptest.BusyboxRoot(t), mode: env(modeVar)}
 }
 
 // result is what a step left.
@@ -196,31 +132,11 @@ type result struct {
 	failure  error
 }
 
-// writer is a stream of a step; it may be read while the step runs.
-type writer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (w *writer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.buf.Write(p)
-}
-
-func (w *writer) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.buf.String()
-}
-
-func (*writer) Close() error { return nil }
-
 // run executes a step on the bench's root file system. The zero Meta has a PATH and the root as its folder.
 func (b *bench) run(ctx context.Context, meta bkexecutor.Meta, mounts ...bkexecutor.Mount) result {
 	b.t.Helper()
-	var out, errOut writer
-	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: dir(b.rootfs)}, mounts, bkexecutor.ProcessInfo{Meta: b.meta(meta), Stdout: &out, Stderr: &errOut}, nil)
+	var out, errOut steptest.Writer
+	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, mounts, bkexecutor.ProcessInfo{Meta: b.meta(meta), Stdout: &out, Stderr: &errOut}, nil)
 	return result{out: out.String(), err: errOut.String(), failure: err}
 }
 
@@ -235,12 +151,10 @@ func (b *bench) meta(meta bkexecutor.Meta) bkexecutor.Meta {
 	return meta
 }
 
-func shell(script string) []string { return []string{"/bin/sh", "-c", script} }
-
 // sh runs a script as root of the step, which has to succeed, and returns its output.
 func (b *bench) sh(script string, mounts ...bkexecutor.Mount) string {
 	b.t.Helper()
-	r := b.run(b.t.Context(), bkexecutor.Meta{Args: shell(script)}, mounts...)
+	r := b.run(b.t.Context(), bkexecutor.Meta{Args: steptest.Shell(script)}, mounts...)
 	if r.failure != nil {
 		b.t.Errorf("%s: %v: %s", script, r.failure, r.err)
 	}

@@ -23,6 +23,7 @@ import (
 	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // TestEnd checks exit codes and the errors of steps that can't start.
@@ -36,16 +37,16 @@ func TestEnd(t *testing.T) {
 		text  string
 		cause error
 	}{
-		{name: "zero", meta: bkexecutor.Meta{Args: shell("true")}},
-		{name: "code", meta: bkexecutor.Meta{Args: shell("exit 3")}, code: 3},
-		{name: "allowed code", meta: bkexecutor.Meta{Args: shell("exit 3"), ValidExitCodes: []int{3}}},
-		{name: "zero not allowed", meta: bkexecutor.Meta{Args: shell("exit 4"), ValidExitCodes: []int{3}}, code: 4},
-		{name: "signal", meta: bkexecutor.Meta{Args: shell("sh -c 'kill -11 $$'; exit $?")}, code: 128 + 11},
+		{name: "zero", meta: bkexecutor.Meta{Args: steptest.Shell("true")}},
+		{name: "code", meta: bkexecutor.Meta{Args: steptest.Shell("exit 3")}, code: 3},
+		{name: "allowed code", meta: bkexecutor.Meta{Args: steptest.Shell("exit 3"), ValidExitCodes: []int{3}}},
+		{name: "zero not allowed", meta: bkexecutor.Meta{Args: steptest.Shell("exit 4"), ValidExitCodes: []int{3}}, code: 4},
+		{name: "signal", meta: bkexecutor.Meta{Args: steptest.Shell("sh -c 'kill -11 $$'; exit $?")}, code: 128 + 11},
 		{name: "no such program", meta: bkexecutor.Meta{Args: []string{"/nope"}}, code: -1, text: `exec "/nope": no such file or directory`, cause: fs.ErrNotExist},
 		{name: "not in PATH", meta: bkexecutor.Meta{Args: []string{"nope"}}, code: -1, text: `exec "nope": not found in $PATH`, cause: fs.ErrNotExist},
 		{name: "not executable", meta: bkexecutor.Meta{Args: []string{"/etc/noexec"}}, code: -1, text: `exec "/etc/noexec": permission denied`, cause: fs.ErrPermission},
 		{name: "a folder", meta: bkexecutor.Meta{Args: []string{"/etc"}}, code: -1, text: `exec "/etc": is a directory`},
-		{name: "folder is a file", meta: bkexecutor.Meta{Args: shell("true"), Cwd: "/etc/noexec"}, code: -1, text: `make working directory "/etc/noexec": not a directory`},
+		{name: "folder is a file", meta: bkexecutor.Meta{Args: steptest.Shell("true"), Cwd: "/etc/noexec"}, code: -1, text: `make working directory "/etc/noexec": not a directory`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := b.run(t.Context(), tt.meta)
@@ -86,37 +87,13 @@ func TestChildren(t *testing.T) {
 	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("the step's children were waited for: %v", d)
 	}
-	if p := findProcess(mark); p != "" {
+	if p := steptest.FindProcess(mark); p != "" {
 		t.Errorf("process %s has outlived the step", p)
 	}
 	// All output arrives, also of a step that ends in the middle of it.
 	if out := b.sh("yes 0123456789 | head -c 3000000"); len(out) < 2999990 {
 		t.Errorf("%d bytes of output", len(out))
 	}
-}
-
-// findProcess returns the pid of a process with the word in its command line.
-func findProcess(word string) string {
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, f := range files {
-		data, _ := os.ReadFile(f)
-		for arg := range bytes.SplitSeq(data, []byte{0}) {
-			if string(arg) == word {
-				return filepath.Base(filepath.Dir(f))
-			}
-		}
-	}
-	return ""
-}
-
-func gone(word string) bool {
-	for range 200 {
-		if findProcess(word) == "" {
-			return true
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return false
 }
 
 // TestCancel checks that a cancelled step ends at once, with its children, and says why.
@@ -131,19 +108,19 @@ func TestCancel(t *testing.T) {
 		cancel(cause)
 	}()
 	begin := time.Now()
-	var out writer
+	var out steptest.Writer
 	mark := "8" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
-	meta := b.meta(bkexecutor.Meta{Args: shell("trap '' TERM INT; setsid sleep " + mark + " & sleep " + mark)})
-	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: &out}, started)
+	meta := b.meta(bkexecutor.Meta{Args: steptest.Shell("trap '' TERM INT; setsid sleep " + mark + " & sleep " + mark)})
+	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: &out}, started)
 	var exit *gatewayapi.ExitError
 	if !errors.Is(err, cause) || !errors.As(err, &exit) || exit.ExitCode != 137 {
 		t.Errorf("got %v", err)
 	}
-	if time.Since(begin) > 5*time.Second || !gone(mark) {
+	if time.Since(begin) > 5*time.Second || !steptest.Gone(mark) {
 		t.Error("the step goes on")
 	}
 	// Cancelled before it begins.
-	if r := b.run(ctx, bkexecutor.Meta{Args: shell("true")}); !errors.Is(r.failure, cause) {
+	if r := b.run(ctx, bkexecutor.Meta{Args: steptest.Shell("true")}); !errors.Is(r.failure, cause) {
 		t.Errorf("got %v", r.failure)
 	}
 }
@@ -151,20 +128,20 @@ func TestCancel(t *testing.T) {
 // TestStreams checks stdin, signals and the start signal.
 func TestStreams(t *testing.T) {
 	b := newBench(t)
-	var out writer
+	var out steptest.Writer
 	signals, started := make(chan syscall.Signal, 1), make(chan struct{})
 	in, inW := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		meta := b.meta(bkexecutor.Meta{Args: shell("trap 'echo got it; exit 5' USR1; read x; echo read $x; while :; do sleep 0.05; done")})
-		_, err := b.exec.Run(t.Context(), "", bkexecutor.Mount{Src: dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdin: in, Stdout: &out, Signal: signals}, started)
+		meta := b.meta(bkexecutor.Meta{Args: steptest.Shell("trap 'echo got it; exit 5' USR1; read x; echo read $x; while :; do sleep 0.05; done")})
+		_, err := b.exec.Run(t.Context(), "", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdin: in, Stdout: &out, Signal: signals}, started)
 		done <- err
 	}()
 	<-started
 	if _, err := inW.Write([]byte("hello\n")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return strings.Contains(out.String(), "read hello") })
+	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "read hello") })
 	signals <- syscall.SIGUSR1
 	var exit *gatewayapi.ExitError
 	if err := <-done; !errors.As(err, &exit) || exit.ExitCode != 5 {
@@ -175,31 +152,20 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, cond func() bool) {
-	t.Helper()
-	for range 500 {
-		if cond() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Error("waited for five seconds")
-}
-
 // TestTerminalAndExec checks a step on a terminal, its size, and a second process in a running step.
 func TestTerminalAndExec(t *testing.T) {
 	b := newBench(t)
-	var out writer
+	var out steptest.Writer
 	resize, started := make(chan bkexecutor.WinSize, 1), make(chan struct{})
 	in, inW := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		meta := b.meta(bkexecutor.Meta{Tty: true, Env: []string{"PATH=/bin", "TERM=xterm", "A=1"}, Args: shell("tty; test -t 0 -a -t 1 -a -t 2 && echo three; read x; stty size; read x; exit 6")})
-		_, err := b.exec.Run(t.Context(), "first", bkexecutor.Mount{Src: dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdin: in, Stdout: &out, Resize: resize}, started)
+		meta := b.meta(bkexecutor.Meta{Tty: true, Env: []string{"PATH=/bin", "TERM=xterm", "A=1"}, Args: steptest.Shell("tty; test -t 0 -a -t 1 -a -t 2 && echo three; read x; stty size; read x; exit 6")})
+		_, err := b.exec.Run(t.Context(), "first", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdin: in, Stdout: &out, Resize: resize}, started)
 		done <- err
 	}()
 	<-started
-	eventually(t, func() bool {
+	steptest.Eventually(t, func() bool {
 		return strings.Contains(out.String(), "/dev/pts/0") && strings.Contains(out.String(), "three")
 	})
 	resize <- bkexecutor.WinSize{Rows: 33, Cols: 44}
@@ -207,14 +173,14 @@ func TestTerminalAndExec(t *testing.T) {
 	if _, err := inW.Write([]byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return strings.Contains(out.String(), "33 44") })
+	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "33 44") })
 
 	second := func(meta bkexecutor.Meta) (string, error) {
-		var out writer
+		var out steptest.Writer
 		err := b.exec.Exec(t.Context(), "first", bkexecutor.ProcessInfo{Meta: meta, Stdout: &out})
 		return out.String(), err
 	}
-	got, err := second(bkexecutor.Meta{Args: shell("echo $A; hostname; readlink /proc/1/exe; grep -c ^CapEff:.*00000000a80425fb /proc/self/status; exit 7")})
+	got, err := second(bkexecutor.Meta{Args: steptest.Shell("echo $A; hostname; readlink /proc/1/exe; grep -c ^CapEff:.*00000000a80425fb /proc/self/status; exit 7")})
 	var exit *gatewayapi.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode != 7 {
 		t.Errorf("exec: %v", err)
@@ -222,26 +188,26 @@ func TestTerminalAndExec(t *testing.T) {
 	if b.mode != "hostpid" && b.mode != "masked" && got != "1\nbuildkitsandbox\n/bin/busybox\n1\n" {
 		t.Errorf("exec: %q", got)
 	}
-	if got, err := second(bkexecutor.Meta{Tty: true, Args: shell("tty")}); err != nil || !strings.Contains(got, "/dev/pts/1") {
+	if got, err := second(bkexecutor.Meta{Tty: true, Args: steptest.Shell("tty")}); err != nil || !strings.Contains(got, "/dev/pts/1") {
 		t.Errorf("exec on a terminal: %q %v", got, err)
 	}
 	mark := "7" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
 	hanging := make(chan error, 1)
 	go func() {
-		_, err := second(bkexecutor.Meta{Args: shell("(setsid sleep " + mark + "&); sleep " + mark)})
+		_, err := second(bkexecutor.Meta{Args: steptest.Shell("(setsid sleep " + mark + "&); sleep " + mark)})
 		hanging <- err
 	}()
-	eventually(t, func() bool { return findProcess(mark) != "" })
+	steptest.Eventually(t, func() bool { return steptest.FindProcess(mark) != "" })
 	if _, err := inW.Write([]byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; !errors.As(err, &exit) || exit.ExitCode != 6 {
 		t.Errorf("first process: %v: %s", err, out.String())
 	}
-	if err := <-hanging; err == nil || !gone(mark) {
+	if err := <-hanging; err == nil || !steptest.Gone(mark) {
 		t.Errorf("a second process has outlived the step: %v", err)
 	}
-	if _, err := second(bkexecutor.Meta{Args: shell("true")}); !errors.Is(err, executor.ErrNotRunning) {
+	if _, err := second(bkexecutor.Meta{Args: steptest.Shell("true")}); !errors.Is(err, executor.ErrNotRunning) {
 		t.Errorf("exec after the end: %v", err)
 	}
 }
@@ -252,21 +218,21 @@ func TestKilledEngine(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	root := t.TempDir()
 	cmd.Env = append(os.Environ(), engineVar+"="+b.rootfs+":"+root)
-	var out writer
+	var out steptest.Writer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return strings.Contains(out.String(), "up") })
-	if findProcess("1000") == "" {
+	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "up") })
+	if steptest.FindProcess("1000") == "" {
 		t.Error("the step does not run")
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if !gone("1000") {
-		t.Errorf("process %s of the step is left", findProcess("1000"))
+	if !steptest.Gone("1000") {
+		t.Errorf("process %s of the step is left", steptest.FindProcess("1000"))
 	}
 	// Started by root it has mounted in our namespace; a real one would have had its own, as those of users have here.
 	left, err := filepath.Glob(filepath.Join(root, "*", "rootfs"))

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/executor"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // TestLimits checks that a step can't have more than it may, that a kill for want of memory is told as that, and that
@@ -27,25 +29,25 @@ func TestLimits(t *testing.T) {
 		if !errors.As(err, &refused) {
 			t.Fatal(err)
 		}
-		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("true"), LinuxResources: memory})
+		r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("true"), LinuxResources: memory})
 		if !errors.As(r.failure, &refused) {
 			t.Errorf("limits that can't be: %v", r.failure)
 		}
 		return
 	}
 	before := groups(t)
-	eats := shell("x=0123456789abcdef; while :; do x=$x$x; done")
+	eats := steptest.Shell("x=0123456789abcdef; while :; do x=$x$x; done")
 	r := b.run(t.Context(), bkexecutor.Meta{Args: eats, LinuxResources: memory})
 	var exit *gatewayapi.ExitError
 	if !errors.As(r.failure, &exit) || exit.ExitCode != 137 || !errors.Is(r.failure, unix.ENOMEM) {
 		t.Errorf("too much memory: %v", r.failure)
 	}
-	r = b.run(t.Context(), bkexecutor.Meta{Args: shell("kill -9 $$"), LinuxResources: memory})
+	r = b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("kill -9 $$"), LinuxResources: memory})
 	if r.failure != nil && errors.Is(r.failure, unix.ENOMEM) {
 		t.Errorf("a kill is taken for want of memory: %v", r.failure)
 	}
 	r = b.run(t.Context(), bkexecutor.Meta{
-		Args:           shell("grep -E '^0::/$|memory' /proc/self/cgroup; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max 2>/dev/null; grep Cpus_allowed_list /proc/self/status"),
+		Args:           steptest.Shell("grep -E '^0::/$|memory' /proc/self/cgroup; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max 2>/dev/null; grep Cpus_allowed_list /proc/self/status"),
 		LinuxResources: &pb.LinuxResources{Memory: 64 << 20, CpuQuota: 50000, CpuPeriod: 100000, CpusetCpus: "0"},
 	})
 	if r.failure != nil || !strings.Contains(r.out, "Cpus_allowed_list:\t0\n") {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bkexecutor "github.com/moby/buildkit/executor"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // TestRaces runs steps against one that changes, all the time, a folder that they share with it, as two steps with one
@@ -35,10 +37,10 @@ func TestRaces(t *testing.T) {
 	defer swapInBackground(t, b, shared, outside)()
 
 	for n := range 30 {
-		r := b.run(t.Context(), bkexecutor.Meta{Args: shell("cat /c/a/secret /sub/secret /c/a/mnt/secret 2>/dev/null; echo x > /c/a/mnt/written; true"), Cwd: "/c/a/made/" + strconv.Itoa(n)},
-			bkexecutor.Mount{Dest: "/c", Src: dir(shared)},
-			bkexecutor.Mount{Dest: "/c/a/mnt", Src: dir(t.TempDir())},
-			bkexecutor.Mount{Dest: "/sub", Src: dir(shared), Selector: "a"},
+		r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("cat /c/a/secret /sub/secret /c/a/mnt/secret 2>/dev/null; echo x > /c/a/mnt/written; true"), Cwd: "/c/a/made/" + strconv.Itoa(n)},
+			bkexecutor.Mount{Dest: "/c", Src: steptest.Dir(shared)},
+			bkexecutor.Mount{Dest: "/c/a/mnt", Src: steptest.Dir(t.TempDir())},
+			bkexecutor.Mount{Dest: "/sub", Src: steptest.Dir(shared), Selector: "a"},
 		)
 		if strings.Contains(r.out, "of the host") {
 			t.Fatalf("run %d: the step read a file of the host", n)
@@ -66,13 +68,13 @@ func TestRaces(t *testing.T) {
 // swapInBackground runs the step that swaps, until the function that it returns is called.
 func swapInBackground(t *testing.T, b *bench, shared, outside string) func() {
 	t.Helper()
-	hostile := &bench{t: t, exec: b.exec, rootfs: busyboxRoot(t), mode: b.mode}
+	hostile := &bench{t: t, exec: b.exec, rootfs: steptest.BusyboxRoot(t), mode: b.mode}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		script := "cd /c; mkdir -p a/mnt; ln -s " + outside + " l; while :; do mv -T a b; mv -T l a; mv -T a l; mv -T b a; echo >> rounds; done"
-		hostile.run(ctx, bkexecutor.Meta{Args: shell(script)}, bkexecutor.Mount{Dest: "/c", Src: dir(shared)})
+		hostile.run(ctx, bkexecutor.Meta{Args: steptest.Shell(script)}, bkexecutor.Mount{Dest: "/c", Src: steptest.Dir(shared)})
 	}()
 	for range 500 { // until it is at work
 		if _, err := os.Lstat(filepath.Join(shared, "l")); err == nil {
@@ -91,7 +93,7 @@ func TestTargetsAreSwapped(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(outside, "mnt"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b.sh("mv /a /b && ln -s "+outside+" /a", bkexecutor.Mount{Dest: "/a/mnt", Src: dir(t.TempDir())})
+	b.sh("mv /a /b && ln -s "+outside+" /a", bkexecutor.Mount{Dest: "/a/mnt", Src: steptest.Dir(t.TempDir())})
 	if _, err := os.Stat(filepath.Join(outside, "mnt")); err != nil {
 		t.Errorf("a folder outside is gone: %v", err)
 	}
@@ -105,7 +107,7 @@ func TestManyProcesses(t *testing.T) {
 	started := make(chan struct{})
 	go func() {
 		<-started
-		for findProcess(mark) == "" && t.Context().Err() == nil {
+		for steptest.FindProcess(mark) == "" && t.Context().Err() == nil {
 			time.Sleep(10 * time.Millisecond)
 		}
 		cancel()
@@ -113,13 +115,13 @@ func TestManyProcesses(t *testing.T) {
 	// A hundred loops in sessions of their own, each of which makes ten processes and goes on for ever.
 	loop := "trap '' TERM HUP; n=0; while :; do [ $n -ge 10 ] || sleep " + mark + " & n=$((n+1)); sleep 0.05; done"
 	meta := b.meta(bkexecutor.Meta{
-		Args: shell(`i=0; while [ $i -lt 100 ]; do setsid sh -c "$LOOP" & i=$((i+1)); done; sleep 1000`),
+		Args: steptest.Shell(`i=0; while [ $i -lt 100 ]; do setsid sh -c "$LOOP" & i=$((i+1)); done; sleep 1000`),
 		Env:  []string{"PATH=/bin", "LOOP=" + loop},
 	})
-	if _, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta}, started); err == nil {
+	if _, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta}, started); err == nil {
 		t.Error("the step came to an end by itself")
 	}
-	if !gone(mark) {
+	if !steptest.Gone(mark) {
 		t.Error("processes have outlived their step")
 	}
 }

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"encoding/gob"
-	"errors"
 	"os"
 	"syscall"
 
@@ -31,14 +30,8 @@ func supervise(p *plan) int {
 	// The end of our step.Reports tells the engine that the step runs; its own end of the socket stays as the lifeline.
 	_ = unix.Shutdown(step.ControlFD, unix.SHUT_WR)
 	go func() {
-		for {
-			n, err := unix.Read(step.ControlFD, make([]byte, 1))
-			if n > 0 || errors.Is(err, unix.EINTR) {
-				continue
-			}
-			_ = unix.Kill(pid, unix.SIGKILL) // Reap does the rest
-			return
-		}
+		step.AwaitEnd()
+		_ = unix.Kill(pid, unix.SIGKILL) // Reap does the rest
 	}()
 	return step.Reap(os.DirFS("/proc"), pid)
 }

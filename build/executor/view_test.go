@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	bkexecutor "github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/steptest"
 )
 
 // TestProcess checks what a step's process is like.
@@ -58,7 +60,7 @@ func TestProcess(t *testing.T) {
 				t.Skip("not so in this mode")
 			}
 			if tt.script != "" {
-				tt.meta.Args = shell(tt.script)
+				tt.meta.Args = steptest.Shell(tt.script)
 			}
 			r := b.run(t.Context(), tt.meta)
 			if r.failure != nil {
@@ -85,9 +87,9 @@ func TestLeftovers(t *testing.T) {
 	}
 	cache := t.TempDir()
 	mounts := []bkexecutor.Mount{
-		{Dest: "/run/secrets/one", Src: dir(secret), Readonly: true},
-		{Dest: "/var/cache/x/y", Src: dir(cache)},
-		{Dest: "/kept/mnt", Src: dir(cache)},
+		{Dest: "/run/secrets/one", Src: steptest.Dir(secret), Readonly: true},
+		{Dest: "/var/cache/x/y", Src: steptest.Dir(cache)},
+		{Dest: "/kept/mnt", Src: steptest.Dir(cache)},
 	}
 	if got := b.sh("cat /run/secrets/one; stat -c ' %a' /run/secrets/one; echo 1 > /var/cache/x/y/f; echo 1 > /kept/beside", mounts...); got != "s3cret 400" {
 		t.Errorf("secret: %q", got)
@@ -129,7 +131,7 @@ func TestApt(t *testing.T) {
 	if got := b.sh(script); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := b.sh(script, bkexecutor.Mount{Dest: "/etc/apt", Src: dir(t.TempDir()), Readonly: true}, bkexecutor.Mount{Dest: "/x", Src: dir(t.TempDir())}); got != "" {
+	if got := b.sh(script, bkexecutor.Mount{Dest: "/etc/apt", Src: steptest.Dir(t.TempDir()), Readonly: true}, bkexecutor.Mount{Dest: "/x", Src: steptest.Dir(t.TempDir())}); got != "" {
 		t.Errorf("below a mount of the step: %q", got)
 	}
 	if got := b.tree(); got != before {
@@ -153,21 +155,21 @@ func TestMounts(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	// The inner one is named first; its target only exists in the outer one's source once it is made there.
-	nested := []bkexecutor.Mount{{Dest: "/m/sub", Src: dir(inner), Readonly: true}, {Dest: "/m", Src: dir(outer)}}
+	nested := []bkexecutor.Mount{{Dest: "/m/sub", Src: steptest.Dir(inner), Readonly: true}, {Dest: "/m", Src: steptest.Dir(outer)}}
 	if got, want := b.sh("cat /m/f; echo; cat /m/sub/f; echo; touch /m/new && echo rw; touch /m/sub/new 2>/dev/null || echo ro", nested...), filepath.Base(outer)+"\n"+filepath.Base(inner)+"\nrw\nro"; got != want {
 		t.Errorf("nested: %q, want %q", got, want)
 	}
-	tmpfs := source(mount.Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "size=2097152"}})
+	tmpfs := steptest.Source(mount.Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "size=2097152"}})
 	if got := b.sh("df -k /t | tail -1 | awk '{print $2}'; touch /t/x && echo ok", bkexecutor.Mount{Dest: "/t", Src: tmpfs}); got != "2048\nok" {
 		t.Errorf("tmpfs: %q", got)
 	}
-	if got := b.sh("test -S /run/ssh/agent && echo socket", bkexecutor.Mount{Dest: "/run/ssh/agent", Src: dir(socket)}); got != "socket" {
+	if got := b.sh("test -S /run/ssh/agent && echo socket", bkexecutor.Mount{Dest: "/run/ssh/agent", Src: steptest.Dir(socket)}); got != "socket" {
 		t.Errorf("socket: %q", got)
 	}
-	if got := b.sh("ls /m", bkexecutor.Mount{Dest: "/m", Src: dir(outer), Selector: "sub"}); got != "" {
+	if got := b.sh("ls /m", bkexecutor.Mount{Dest: "/m", Src: steptest.Dir(outer), Selector: "sub"}); got != "" {
 		t.Errorf("selected folder: %q", got)
 	}
-	r := b.run(t.Context(), bkexecutor.Meta{Args: shell("touch /x || echo ro; cat /etc/hosts >/dev/null && echo hosts"), ReadonlyRootFS: true})
+	r := b.run(t.Context(), bkexecutor.Meta{Args: steptest.Shell("touch /x || echo ro; cat /etc/hosts >/dev/null && echo hosts"), ReadonlyRootFS: true})
 	if r.failure != nil || r.out != "ro\nhosts\n" {
 		t.Errorf("read-only root: %q %v", r.out, r.failure)
 	}

@@ -126,13 +126,62 @@ func Load(prog []unix.SockFilter, flags uintptr) error {
 	if len(prog) == 0 {
 		return nil
 	}
-	if len(prog) > math.MaxUint16 {
-		return errors.New("seccomp filter is too long")
+	_, err := load(prog, flags)
+	return err
+}
+
+// Listen installs a filter for this thread and what it starts or becomes, and returns a descriptor from which the
+// calls come that the filter's verdict sends to user space.
+func Listen(prog []unix.SockFilter) (int, error) {
+	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+	// A caller whose call is being answered is not to be disturbed by signals, or a program that gets many of them (Go
+	// sends them to itself) makes the call again and again. Linux 5.19 has that.
+	fd, err := load(prog, flags|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = load(prog, flags)
+	}
+	return fd, err
+}
+
+func load(prog []unix.SockFilter, flags uintptr) (int, error) {
+	if len(prog) == 0 || len(prog) > math.MaxUint16 {
+		return -1, fmt.Errorf("seccomp filter has %d instructions", len(prog))
 	}
 	fp := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fp)))
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fp)))
 	if errno != 0 {
-		return errno
+		return -1, errno
 	}
-	return nil
+	return int(fd), nil
+}
+
+// Call is a system call's number in one of this machine's ABIs: Arch is the kernel's AUDIT_ARCH, of which x32 has
+// x86_64's and a bit in the number.
+type Call struct {
+	Arch uint32
+	Nr   int32
+}
+
+// Calls returns the names of all system calls in all of this machine's ABIs.
+func Calls() map[Call]string {
+	out := map[Call]string{}
+	for _, group := range nativeInfos() {
+		for _, info := range group {
+			for nr, name := range info.SyscallNumbers {
+				out[Call{uint32(info.ID), int32(nr | info.SeccompMask)}] = name
+			}
+		}
+	}
+	return out
+}
+
+// NativeArch is the AUDIT_ARCH of this program's own ABI.
+func NativeArch() uint32 { return uint32(nativeInfos()[0][0].ID) }
+
+func nativeInfos() [][]*arch.Info {
+	infos, err := seccompABIs(NativeArches())
+	if err != nil {
+		panic(err) // a list of our own
+	}
+	return infos
 }

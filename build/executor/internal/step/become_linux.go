@@ -62,6 +62,9 @@ func Become(p *Process, restrict func() error) error {
 	if err := DropBounding(caps.Bounding); err != nil {
 		return Setup(err, "drop capabilities")
 	}
+	if err := ownStreams(p); err != nil {
+		return err
+	}
 	// Tried first with full rights, since the step's user may not be allowed to pass a parent folder; then again.
 	cwdErr := unix.Chdir(p.Cwd)
 	if err := setIDs(p); err != nil {
@@ -92,6 +95,22 @@ func setRlimits(list []Rlimit) error {
 	for _, r := range list {
 		if err := unix.Setrlimit(r.Resource, &unix.Rlimit{Cur: r.Soft, Max: r.Hard}); err != nil {
 			return Setup(err, "set resource limit %d", r.Resource)
+		}
+	}
+	return nil
+}
+
+// ownStreams gives the streams to the step's user, as runc does: or it could not open /dev/stdout.
+func ownStreams(p *Process) error {
+	null := unix.Mkdev(1, 3)
+	for fd := range 3 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Uid == p.UID || st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == null {
+			continue
+		}
+		err := unix.Fchown(fd, int(p.UID), int(st.Gid))
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {
+			return Setup(err, "give stream %d to the step's user", fd)
 		}
 	}
 	return nil

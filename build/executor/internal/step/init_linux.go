@@ -64,3 +64,14 @@ func Fail(err error) {
 func Send(r Report) {
 	_ = gob.NewEncoder(os.NewFile(ControlFD, "control")).Encode(r)
 }
+
+// AwaitEnd returns when the other side of the control socket is closed: the engine wants the step to end, or is dead.
+func AwaitEnd() {
+	for {
+		n, err := unix.Read(ControlFD, make([]byte, 1))
+		if n > 0 || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return
+	}
+}

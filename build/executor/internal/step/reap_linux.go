@@ -57,22 +57,34 @@ func descends(pid, from int, parents map[int]int) bool {
 
 // parentsOfAll reads the parent of every process.
 func parentsOfAll(proc fs.FS) map[int]int {
-	files, _ := fs.Glob(proc, "[0-9]*/stat") // the pattern is well-formed
-	out := make(map[int]int, len(files))
-	for _, f := range files {
-		data, err := fs.ReadFile(proc, f)
+	list, err := fs.ReadDir(proc, ".")
+	if err != nil {
+		return nil // it has shown processes before
+	}
+	out := make(map[int]int, len(list))
+	for _, d := range list {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		data, err := fs.ReadFile(proc, path.Join(d.Name(), "stat"))
 		if err != nil {
 			continue // it has ended
 		}
-		// "pid (name) state ppid ...", and a name may hold anything.
-		fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-		pid, err := strconv.Atoi(path.Dir(f))
-		if err != nil || len(fields) < 2 {
-			continue
-		}
-		if ppid, err := strconv.Atoi(string(fields[1])); err == nil {
-			out[pid] = ppid
+		if parent, ok := ParentIn(data); ok {
+			out[pid] = parent
 		}
 	}
 	return out
+}
+
+// ParentIn finds the parent in the content of a process's stat file.
+func ParentIn(stat []byte) (pid int, ok bool) {
+	// "pid (name) state ppid ...", and a name may hold anything.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(string(fields[1]))
+	return pid, err == nil
 }

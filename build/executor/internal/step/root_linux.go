@@ -45,8 +45,8 @@ func (r RootDir) OpenHow(name string, how unix.OpenHow) (int, error) {
 	}
 }
 
-// literal is name with all its symlinks followed, also those that point at what does not exist yet.
-func (r RootDir) literal(name string) (string, error) {
+// Literal is name with all its symlinks followed, also those that point at what does not exist yet.
+func (r RootDir) Literal(name string) (string, error) {
 	p, err := fs.RootPath(r.Path, name)
 	if err != nil {
 		return "", err
@@ -60,7 +60,7 @@ func (r RootDir) MkdirAll(name string, uid, gid int) (int, error) {
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
-	lit, err := r.literal(name)
+	lit, err := r.Literal(name)
 	if err != nil {
 		return -1, err
 	}
@@ -109,7 +109,7 @@ func (r RootDir) Touch(name string) (int, error) {
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
-	lit, err := r.literal(name)
+	lit, err := r.Literal(name)
 	if err != nil {
 		return -1, err
 	}

@@ -1,0 +1,532 @@
+package chroot
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
+)
+
+// answer decides what becomes of a call with a path. It is let through unless the path leads to what is served.
+func (c *caller) answer(what *pathCall) answer {
+	p, ok := c.text(c.n.Args[what.path])
+	if !ok {
+		return answer{}
+	}
+	dirfd := int32(unix.AT_FDCWD)
+	if what.dirfd >= 0 {
+		dirfd = int32(c.n.Args[what.dirfd])
+	}
+	p, ok = c.absolute(dirfd, p)
+	if !ok {
+		return answer{}
+	}
+	r, ok := c.request(what)
+	if !ok {
+		return failed(unix.EFAULT)
+	}
+	tree, rest, ok := under(p)
+	if !ok && r.follow || ok && tree == "dev" && r.follow {
+		tree, rest, ok = chase(p)
+	}
+	if !ok {
+		return answer{}
+	}
+	r.follow = r.follow || strings.HasSuffix(p, "/")
+	var n node
+	var errno unix.Errno
+	if tree == "dev" {
+		if n, errno, ok = c.s.device(c, rest, r.follow, 0); !ok {
+			return c.devFolder(what, rest)
+		}
+	} else {
+		n, errno = c.s.resolve(c, rest, r.follow, 0)
+		n.name = path.Join(rest...)
+	}
+	if errno != 0 {
+		return failed(errno)
+	}
+	if n.pid != 0 && !c.s.own(n.pid) {
+		return failed(unix.ENOENT)
+	}
+	return c.serve(what, r, n)
+}
+
+// devFolder makes /dev/pts look like what libraries look for; all else in /dev the step has itself.
+func (c *caller) devFolder(what *pathCall, rest []string) answer {
+	if what.op != opStatfs || rest[0] != "pts" {
+		return answer{}
+	}
+	return c.statfs(what, unix.DEVPTS_SUPER_MAGIC)
+}
+
+// request is what a call asks for besides its path.
+type request struct {
+	flags  int    // of an open
+	mode   uint32 // of an open that creates, of access and chmod
+	follow bool   // a link at the path's end
+}
+
+func (c *caller) request(what *pathCall) (r request, ok bool) {
+	more := c.n.Args[what.more]
+	r.follow = !what.nofollow
+	switch what.op {
+	case opOpen:
+		r.flags, r.mode = int(int32(more)), uint32(c.n.Args[what.more+1])
+	case opCreate:
+		r.flags, r.mode = unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC, uint32(more)
+	case opOpen2:
+		var how [24]byte
+		if c.load(more, how[:]) != len(how) {
+			return r, false
+		}
+		h := (*unix.OpenHow)(unsafe.Pointer(&how))
+		r.flags, r.mode = int(int32(h.Flags)), uint32(h.Mode)
+	case opAccess, opChmod:
+		r.mode = uint32(more)
+	}
+	if what.op <= opCreate && r.flags&(unix.O_NOFOLLOW|unix.O_EXCL) != 0 {
+		r.follow = false
+	}
+	if what.flags >= 0 && c.n.Args[what.flags]&unix.AT_SYMLINK_NOFOLLOW != 0 {
+		r.follow = false
+	}
+	return r, true
+}
+
+// serve does what the call asks for to the node.
+func (c *caller) serve(what *pathCall, r request, n node) answer {
+	switch what.op {
+	case opOpen, opOpen2, opCreate:
+		return c.open(r, n)
+	case opStat, opLstat, opStatAt, opStatx:
+		return c.stat(what, r, n)
+	case opAccess:
+		return c.access(r, n)
+	case opReadlink:
+		return c.linkText(what, n)
+	case opExec:
+		return c.exec(n)
+	case opStatfs:
+		if n.kind == termNode {
+			return c.statfs(what, unix.DEVPTS_SUPER_MAGIC)
+		}
+		return c.statfs(what, unix.PROC_SUPER_MAGIC)
+	case opChdir:
+		return c.chdir(n)
+	case opChmod, opChown:
+		return c.change(what, r, n)
+	}
+	return failed(unix.EOPNOTSUPP)
+}
+
+// given is the answer that hands a descriptor over.
+func given(fd int, r request) answer {
+	return answer{done: true, file: fd, flags: uint32(r.flags & unix.O_CLOEXEC)}
+}
+
+// open opens the node for the caller.
+func (c *caller) open(r request, n node) answer {
+	flags := r.flags&^(unix.O_CREAT|unix.O_EXCL) | unix.O_CLOEXEC | unix.O_NOCTTY
+	switch n.kind {
+	case linkNode:
+		if r.flags&unix.O_PATH == 0 {
+			return failed(unix.ELOOP)
+		}
+		return failed(unix.EACCES)
+	case tableNode:
+		if r.flags&unix.O_ACCMODE != unix.O_RDONLY {
+			return failed(unix.EACCES)
+		}
+		return c.table(r, n)
+	case termNode:
+		return c.openTerm(r, n)
+	case rootNode:
+		return c.openInRoot(r, n)
+	case magicNode:
+		return c.openThrough(flags, r, n)
+	}
+	if errno := c.mayOpen(r, n); errno != 0 {
+		return failed(errno)
+	}
+	var fd int
+	err := c.as(func() (err error) {
+		fd, err = c.s.open(n.path, flags)
+		return err
+	})
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		step.Closing(fd)
+		return failed(errnoOf(err))
+	}
+	if n.pid != 0 && !c.s.own(n.pid) { // its number may have been another's when the file was opened
+		step.Closing(fd)
+		return failed(unix.ENOENT)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return given(fd, r)
+	case unix.S_IFDIR:
+		// The real folder would lead out, by calls that no filter can judge.
+		step.Closing(fd)
+		stub, err := c.stubOf(n, true)
+		if err != nil {
+			return failed(errnoOf(err))
+		}
+		return given(stub, r)
+	}
+	step.Closing(fd)
+	return failed(unix.EACCES)
+}
+
+// mayOpen refuses to write to what is not the step's own, and another process's memory.
+func (c *caller) mayOpen(r request, n node) unix.Errno {
+	writes := r.flags&unix.O_ACCMODE != unix.O_RDONLY || r.flags&unix.O_TRUNC != 0
+	switch {
+	case writes && n.pid == 0:
+		return unix.EROFS
+	case path.Base(n.path) == "mem" && n.pid != 0 && n.pid != c.process():
+		return unix.EACCES
+	}
+	return 0
+}
+
+// openThrough opens what a link of a process's folder leads to: something that the step has open, or its program.
+func (c *caller) openThrough(flags int, r request, n node) answer {
+	var fd int
+	err := c.as(func() (err error) {
+		fd, err = unix.Openat(c.s.proc, n.path, flags, 0)
+		return err
+	})
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	return given(fd, r)
+}
+
+// openInRoot opens a path in the root that is the step's and ours.
+func (c *caller) openInRoot(r request, n node) answer {
+	var fd int
+	err := c.as(func() (err error) {
+		fd, err = unix.Openat(unix.AT_FDCWD, n.path, r.flags|unix.O_CLOEXEC|unix.O_NOCTTY, r.mode&0o7777)
+		return err
+	})
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	return given(fd, r)
+}
+
+// stat fills the caller's structure.
+func (c *caller) stat(what *pathCall, r request, n node) answer {
+	fd, err := c.handle(r, n)
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	defer step.Closing(fd)
+	if what.op == opStatx {
+		var st unix.Statx_t
+		flags := int(c.n.Args[what.flags])&(unix.AT_STATX_FORCE_SYNC|unix.AT_STATX_DONT_SYNC) | unix.AT_EMPTY_PATH
+		if err := unix.Statx(fd, "", flags, int(c.n.Args[what.more]), &st); err != nil {
+			return failed(errnoOf(err))
+		}
+		return c.fill(c.n.Args[what.more+1], unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return failed(errnoOf(err))
+	}
+	return c.fill(c.n.Args[what.more], unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)))
+}
+
+func (c *caller) fill(addr uint64, data []byte) answer {
+	if errno := c.store(addr, data); errno != 0 {
+		return failed(errno)
+	}
+	return returned(0)
+}
+
+// handle returns an O_PATH descriptor of the node, with the caller's rights on the way to it.
+func (c *caller) handle(r request, n node) (fd int, err error) {
+	err = c.as(func() error {
+		const flags = unix.O_PATH | unix.O_CLOEXEC
+		switch n.kind {
+		case linkNode:
+			fd, err = unix.Openat(c.s.proc, n.path, flags|unix.O_NOFOLLOW, 0)
+		case magicNode:
+			fd, err = unix.Openat(c.s.proc, n.path, flags, 0)
+		case rootNode:
+			nofollow := 0
+			if !r.follow {
+				nofollow = unix.O_NOFOLLOW
+			}
+			fd, err = unix.Openat(unix.AT_FDCWD, n.path, flags|nofollow, 0)
+		case termNode:
+			fd, err = unix.Openat(c.s.dev, n.path, flags, 0)
+		default:
+			fd, err = c.s.open(n.path, unix.O_PATH)
+		}
+		return err
+	})
+	if err != nil || n.kind != realNode {
+		return fd, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fd, err
+	}
+	// A folder has to be the same when it is opened.
+	step.Closing(fd)
+	return c.stubOf(n, false)
+}
+
+// access says what the caller may do with the node.
+func (c *caller) access(r request, n node) answer {
+	if r.mode&unix.W_OK != 0 && n.kind == realNode && n.pid == 0 {
+		return failed(unix.EROFS)
+	}
+	dir, name, flags := c.s.proc, n.path, unix.AT_EACCESS
+	switch n.kind {
+	case rootNode:
+		dir = unix.AT_FDCWD
+	case termNode:
+		dir = c.s.dev
+	case linkNode:
+		return returned(0)
+	}
+	if name == "" {
+		name = "."
+	}
+	if err := c.as(func() error { return unix.Faccessat(dir, name, r.mode&7, flags) }); err != nil {
+		return failed(errnoOf(err))
+	}
+	return returned(0)
+}
+
+// linkText reads a link.
+func (c *caller) linkText(what *pathCall, n node) answer {
+	text := n.text
+	switch n.kind {
+	case linkNode:
+		if text == "" {
+			var errno unix.Errno
+			if text, errno = c.s.readlink(c, n.path); errno != 0 {
+				return failed(errno)
+			}
+		}
+	case rootNode:
+		buf := make([]byte, maxPath)
+		size := 0
+		err := c.as(func() (err error) {
+			size, err = unix.Readlink(n.path, buf)
+			return err
+		})
+		if err != nil {
+			return failed(errnoOf(err))
+		}
+		text = string(buf[:size])
+	default:
+		return failed(unix.EINVAL)
+	}
+	room := int(int32(c.n.Args[what.more+1]))
+	if room <= 0 {
+		return failed(unix.EINVAL)
+	}
+	data := []byte(text)[:min(room, len(text))]
+	if errno := c.store(c.n.Args[what.more], data); errno != 0 {
+		return failed(errno)
+	}
+	return returned(int64(len(data)))
+}
+
+// statfs says which file system it is; the rest is that of the outer /proc, which has no sizes either.
+func (c *caller) statfs(what *pathCall, magic int64) answer {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(c.s.proc, &st); err != nil {
+		return failed(errnoOf(err))
+	}
+	st.Type = magic
+	return c.fill(c.n.Args[what.more], unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)))
+}
+
+// change sets the mode or owner of what a link leads to; what is really in /proc keeps its own.
+func (c *caller) change(what *pathCall, r request, n node) answer {
+	dir, name := c.s.proc, n.path
+	switch n.kind {
+	case magicNode:
+	case rootNode:
+		dir = unix.AT_FDCWD
+	default:
+		return failed(unix.EPERM)
+	}
+	err := c.as(func() error {
+		if what.op == opChmod {
+			return unix.Fchmodat(dir, name, r.mode&0o7777, 0)
+		}
+		return unix.Fchownat(dir, name, int(int32(c.n.Args[what.more])), int(int32(c.n.Args[what.more+1])), 0)
+	})
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	return returned(0)
+}
+
+// table makes a list of mounts up: those of the step's process are the outer container's.
+func (c *caller) table(r request, n node) answer {
+	var root unix.Stat_t
+	if err := unix.Stat("/", &root); err != nil {
+		return failed(errnoOf(err))
+	}
+	device := fmt.Sprintf("%d:%d", unix.Major(root.Dev), unix.Minor(root.Dev))
+	rows := [][3]string{{"/", "overlay", device}, {"/proc", "proc", "0:2"}, {"/dev", "tmpfs", "0:3"}, {"/dev/pts", "devpts", "0:4"}}
+	var text strings.Builder
+	for i, row := range rows {
+		switch path.Base(n.path) {
+		case "mounts":
+			fmt.Fprintf(&text, "%s %s %s rw,relatime 0 0\n", row[1], row[0], row[1])
+		case "mountinfo":
+			fmt.Fprintf(&text, "%d %d %s / %s rw,relatime - %s %s rw\n", i+2, min(i, 1)+1, row[2], row[0], row[1], row[1])
+		default:
+			fmt.Fprintf(&text, "device %s mounted on %s with fstype %s\n", row[1], row[0], row[1])
+		}
+	}
+	fd, err := unix.MemfdCreate(path.Base(n.path), unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	_, err = unix.Pwrite(fd, []byte(text.String()), 0)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	}
+	if err != nil {
+		step.Closing(fd)
+		return failed(errnoOf(err))
+	}
+	return given(fd, r)
+}
+
+// openTerm opens a terminal of the step's own, a new one, or a device that could not be made.
+func (c *caller) openTerm(r request, n node) answer {
+	if n.path == "tty" {
+		var errno unix.Errno
+		if n.path, errno = c.s.terminalOf(c); errno != 0 {
+			return failed(errno)
+		}
+	}
+	// As root: whose the terminals of /dev/pts are depends on who was asked for them.
+	fd, err := unix.Openat(c.s.dev, n.path, r.flags&^(unix.O_CREAT|unix.O_EXCL)|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	if n.path == "ptmx" && r.flags&unix.O_PATH == 0 {
+		if err := c.s.adopt(fd); err != nil {
+			step.Closing(fd)
+			return failed(errnoOf(err))
+		}
+	}
+	return given(fd, r)
+}
+
+// adopt notes that a terminal, of which master is the one side, is the step's.
+func (s *server) adopt(master int) error {
+	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err == nil {
+		s.terminals.Store(strconv.Itoa(n), true)
+	}
+	return err
+}
+
+func (s *server) ownTerminal(n string) bool {
+	_, ok := s.terminals.Load(n)
+	return ok
+}
+
+// terminalOf is the name, below /dev, of the caller's controlling terminal, if that is the step's.
+func (s *server) terminalOf(c *caller) (string, unix.Errno) {
+	data, err := s.read(strconv.Itoa(c.tid) + "/stat")
+	if err != nil {
+		return "", errnoOf(err)
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	if len(fields) < 5 {
+		return "", unix.ENXIO
+	}
+	device, _ := strconv.Atoi(fields[4]) // 0 if it is none
+	n := strconv.Itoa(int(unix.Minor(uint64(device))))
+	const slaves = 136 // the first of the majors of /dev/pts
+	if major := unix.Major(uint64(device)); major < slaves || major >= slaves+8 || !s.ownTerminal(n) {
+		return "", unix.ENXIO
+	}
+	return "pts/" + n, 0
+}
+
+// chdir lets the caller into a folder of /proc, which is made so that it is there.
+func (c *caller) chdir(n node) answer {
+	if n.kind != realNode {
+		return failed(unix.EACCES)
+	}
+	fd, err := c.handle(request{follow: true}, n)
+	if err != nil {
+		return failed(errnoOf(err))
+	}
+	step.Closing(fd)
+	c.s.roaming.Store(true)
+	return answer{}
+}
+
+// exec lets the caller execute a program by a link of /proc, which is made where the kernel looks for it.
+func (c *caller) exec(n node) answer {
+	if n.kind != magicNode && n.kind != rootNode || n.name == "" || strings.Contains(n.name, "..") {
+		return failed(unix.EACCES)
+	}
+	text := n.path
+	if n.kind == magicNode {
+		var errno unix.Errno
+		if text, errno = c.s.readlink(c, n.path); errno != 0 {
+			return failed(errno)
+		}
+	}
+	if !strings.HasPrefix(text, "/") || strings.HasSuffix(text, " (deleted)") {
+		return failed(unix.ENOENT)
+	}
+	if err := c.s.linkFor(n.name, text); err != nil {
+		return failed(errnoOf(err))
+	}
+	return answer{}
+}
+
+// names lists what a folder of the outer /proc has, as far as the step sees it: names and the types of directory
+// entries.
+func (c *caller) names(n node) (map[string]uint32, error) {
+	var fd int
+	err := c.as(func() (err error) {
+		fd, err = c.s.open(n.path, unix.O_RDONLY|unix.O_DIRECTORY)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := list(fd)
+	step.Closing(fd)
+	if err != nil || n.path != "" {
+		return out, err
+	}
+	for name := range out {
+		pid, ok := number(name)
+		switch {
+		case ok && c.s.own(pid), slices.Contains(common(), name), slices.Contains(links(), name):
+		default:
+			delete(out, name)
+		}
+	}
+	return out, nil
+}
