@@ -3,6 +3,7 @@ package step
 import (
 	"encoding/gob"
 	"errors"
+	"io"
 	"os"
 	"runtime"
 
@@ -37,7 +38,7 @@ func Enter(plan any) {
 	if err := unix.CloseRange(ControlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		Fail(Setup(err, "close inherited files"))
 	}
-	if err := gob.NewDecoder(os.NewFile(ControlFD, "control")).Decode(plan); err != nil {
+	if err := gob.NewDecoder(control{}).Decode(plan); err != nil {
 		os.Exit(InitFailed) // the parent is gone
 	}
 }
@@ -62,16 +63,39 @@ func Fail(err error) {
 
 // Send writes to the control socket. It can't fail in a way that anybody could be told of.
 func Send(r Report) {
-	_ = gob.NewEncoder(os.NewFile(ControlFD, "control")).Encode(r)
+	_ = gob.NewEncoder(control{}).Encode(r)
+}
+
+// control is the control socket as a stream. It is no os.File: that would close the descriptor when it is collected.
+type control struct{}
+
+func (control) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(ControlFD, p)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, err
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+func (control) Write(p []byte) (done int, err error) {
+	for done < len(p) {
+		n, err := unix.Write(ControlFD, p[done:])
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return done, err
+		}
+		done += max(n, 0)
+	}
+	return done, nil
 }
 
 // AwaitEnd returns when the other side of the control socket is closed: the engine wants the step to end, or is dead.
 func AwaitEnd() {
-	for {
-		n, err := unix.Read(ControlFD, make([]byte, 1))
-		if n > 0 || errors.Is(err, unix.EINTR) {
-			continue
-		}
-		return
-	}
+	_, _ = io.Copy(io.Discard, control{}) // an error is an end as well
 }
