@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -108,6 +109,10 @@ func bakeUsage(format string, args ...any) error {
 func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if o.Print && o.List != "" {
 		return bakeUsage("--print and --list can't be used together")
+	}
+	if isTrue(e.Getenv("BUILDX_BAKE_FILE_RELATIVE_PATHS")) {
+		return withHint(errors.New("BUILDX_BAKE_FILE_RELATIVE_PATHS is not supported: paths are relative to the current folder"),
+			"unset BUILDX_BAKE_FILE_RELATIVE_PATHS; cd FOLDER && %s bake ...", program)
 	}
 	o.Remote, o.Caller, o.Targets = remoteDefinition(o.Targets)
 	b := &baker{env: e}
