@@ -68,7 +68,6 @@ func (e *archiveExporter) Resolve(ctx context.Context, id int, attrs map[string]
 		return inner, err
 	}
 	a := &archiveExport{ExporterInstance: inner, worker: e.worker, variant: e.variant, open: open.(func() (io.WriteCloser, error))}
-	a.opts.RefCfg.Compression = inner.Config().Compression()
 	a.meta, err = a.opts.Load(ctx, own)
 	return a, err
 }
