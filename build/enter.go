@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/chroot"
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
@@ -19,6 +20,8 @@ func Init() {
 	switch os.Args[0] {
 	case executor.InitArg0:
 		executor.Init()
+	case chroot.InitArg0:
+		chroot.Init()
 	case userns.InitArg0:
 		userns.Init()
 	}

@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/chroot"
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
@@ -34,13 +33,13 @@ func (*MaskedProcError) Error() string { return "an outer container hides parts 
 // NoChrootError says why steps can't be run by chroot.
 type NoChrootError struct {
 	Reason string
-	Hint   string // what helps
-	Err    error  // what the kernel said; may be nil
+	Hint   string // what helps, or "" where nothing is known
+	Err    error  // a [*chroot.ImpossibleError]
 }
 
-func (e *NoChrootError) Error() string { return "chroot is not permitted: " + e.Reason }
+func (e *NoChrootError) Error() string { return "steps can't be run by chroot: " + e.Reason }
 
-// Unwrap returns what the kernel said.
+// Unwrap returns what is missing.
 func (e *NoChrootError) Unwrap() error { return e.Err }
 
 // rungArg0 is os.Args[0] of a process that only tries whether it can mount.
@@ -108,8 +107,12 @@ func tryRung(ctx context.Context, m userns.Mapping) error {
 
 // chrootPossible is why steps can't be run by chroot here.
 func chrootPossible() error {
-	if os.Geteuid() != 0 {
-		return &NoChrootError{Reason: "this process is not root", Hint: "docker run --user root ...", Err: unix.EPERM}
+	err := chroot.Possible()
+	if err == nil {
+		return nil
 	}
-	return &NoChrootError{Reason: "no executor knows how to"}
+	if os.Geteuid() != 0 {
+		return &NoChrootError{Reason: "only root may", Hint: "docker run --user root ...", Err: err}
+	}
+	return &NoChrootError{Reason: err.Error(), Err: err}
 }

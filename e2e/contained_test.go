@@ -19,14 +19,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-root=DIR] PROGRAM ARG... stands where "as USER" may
+// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-seccomp=unconfined] [-root=DIR] PROGRAM ARG... stands where "as USER" may
 // stand. It runs the program in a container as docker's default ones are: its seccomp profile, its capabilities, its
 // masked paths. The container has the toolbox (or DIR) as root, the story's folders where they are outside, and the
 // host's network.
 type container struct {
 	spec *specs.Spec
 	root string // "": the toolbox
-	who  account
+	// unconfined is without a seccomp profile.
+	unconfined bool
+	who        account
 }
 
 // dockerCapabilities are those that root in a container of docker's has.
@@ -73,12 +75,16 @@ func readContainer(args []string) (*container, []string, error) {
 			caps = slices.DeleteFunc(caps, func(name string) bool { return name == "CAP_"+value || value == "ALL" })
 		case "-root":
 			c.root = value
+		case "-seccomp":
+			c.unconfined = value == "unconfined"
 		default:
 			return nil, nil, fmt.Errorf("contained: no flag %q", flag)
 		}
 	}
 	var err error
-	c.spec, err = dockerSpec(caps, c.who)
+	if c.spec, err = dockerSpec(caps, c.who); c.unconfined {
+		c.spec.Linux.Seccomp = nil
+	}
 	return c, args, err
 }
 
@@ -157,25 +163,36 @@ func (c *container) bundle(dir, id string, cmd *exec.Cmd, binds []string) error 
 	return nil
 }
 
-// contain has cmd run in the container. Nothing of it outlives the story.
-func (c *container) contain(ctx context.Context, ts *testscript.TestScript, cmd *exec.Cmd) {
-	suite := storyOf(ts).suite
+// contain has cmd run in the container, which sees the folders of binds, and leaves what runc needs in state. remove
+// ends the container if it is still there.
+func (c *container) contain(ctx context.Context, s *suite, state string, binds []string, cmd *exec.Cmd) (remove func() error, err error) {
 	if c.root == "" {
-		root, err := suite.toolboxRoot()
-		ts.Check(err)
-		c.root = root
-	} else {
-		c.root = ts.MkAbs(c.root)
+		if c.root, err = s.toolboxRoot(); err != nil {
+			return nil, err
+		}
 	}
 	id := fmt.Sprintf("wherry-e2e-%d-%d", os.Getpid(), containers.Add(1))
-	dir := filepath.Join(ts.Getenv("STATE"), "containers")
-	ts.Check(c.bundle(dir, id, cmd, []string{suite.dir, filepath.Dir(ts.Getenv("WORK"))}))
-	ctx = context.WithoutCancel(ctx)
-	remove := func() error {
-		return exec.CommandContext(ctx, cmd.Path, "--root", filepath.Join(dir, "runc"), "delete", "--force", id).Run()
+	dir := filepath.Join(state, "containers")
+	if err := c.bundle(dir, id, cmd, binds); err != nil {
+		return nil, err
+	}
+	runc, ctx := cmd.Path, context.WithoutCancel(ctx)
+	remove = func() error {
+		return exec.CommandContext(ctx, runc, "--root", filepath.Join(dir, "runc"), "delete", "--force", id).Run()
 	}
 	kill := cmd.Cancel
 	cmd.Cancel = func() error { return errors.Join(remove(), kill()) }
+	return remove, nil
+}
+
+// inStory has cmd run in the container, with a story's folders. Nothing of it outlives the story.
+func (c *container) inStory(ctx context.Context, ts *testscript.TestScript, cmd *exec.Cmd) {
+	suite := storyOf(ts).suite
+	if c.root != "" {
+		c.root = ts.MkAbs(c.root)
+	}
+	remove, err := c.contain(ctx, suite, ts.Getenv("STATE"), []string{suite.dir, filepath.Dir(ts.Getenv("WORK"))}, cmd)
+	ts.Check(err)
 	ts.Defer(func() { _ = remove() }) // it is gone already where it has ended by itself
 }
 

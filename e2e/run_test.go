@@ -63,7 +63,7 @@ func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exe
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	if within != nil {
-		within.contain(ctx, ts, cmd)
+		within.inStory(ctx, ts, cmd)
 	}
 	return cmd
 }

@@ -277,7 +277,7 @@ func (c *asideCopy) mode(was fs.FileMode) (fs.FileMode, error) {
 
 // modeOfParents is that of the folders above a copy.
 func (c *asideCopy) modeOfParents() fs.FileMode {
-	if c.action.Mode != -1 {
+	if c.action.ModeStr == "" && c.action.Mode != -1 {
 		return os.FileMode(c.action.Mode).Perm()
 	}
 	return 0o755

@@ -29,6 +29,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/wherry-oci/wherry/build/executor"
+	"github.com/wherry-oci/wherry/build/executor/chroot"
 )
 
 // namespace is containerd's word for whose content and snapshots these are.
@@ -47,6 +48,12 @@ type layoutWorker struct {
 }
 
 func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutWorker, error) {
+	if o.NoMounts {
+		// Before anything is opened that may collect: a cache may be within what a killed step has left.
+		if err := chroot.Recover(st.path("executor")); err != nil {
+			return nil, fmt.Errorf("take out what a killed step has put in: %w", err)
+		}
+	}
 	files, err := openStorage(o, st, name) //nolint:contextcheck // opens local files only
 	if err != nil {
 		return nil, fmt.Errorf("open the snapshots: %w", err)
@@ -194,6 +201,10 @@ func addExecutor(opt *base.WorkerOpt, o Options, st *state) (err error) {
 		return nil
 	}
 	root := st.path("executor")
+	if o.NoMounts {
+		opt.Executor, err = chroot.New(chroot.Options{Root: root})
+		return err
+	}
 	if o.Runtime == "" {
 		opt.Executor, err = executor.New(executor.Options{
 			Root: root, Rootless: o.UserNS, SingleID: o.SingleID, HostPID: o.HostPID, Networks: opt.NetworkProviders,

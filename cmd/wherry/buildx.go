@@ -34,7 +34,7 @@ func (e *env) enterCache(ctx context.Context, builder string) (store buildStore,
 	if err := onlyDefault(builder); err != nil {
 		return buildStore{}, state, err
 	}
-	return e.enterBuild(ctx, "", e.note)
+	return e.enterBuild(ctx, "", nil) // how steps would be run does not matter here
 }
 
 // cacheFlags are what the commands on the build cache have in common.
