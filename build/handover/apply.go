@@ -104,11 +104,12 @@ func (s *Snapshots) apply(ctx context.Context, id, root string, layer io.Reader)
 	if kept != nil {
 		copies = io.MultiWriter(copies, kept)
 	}
-	r := io.TeeReader(layer, copies)
+	r, stop := readAhead(io.TeeReader(layer, copies))
 	err = s.unpack(ctx, root, r)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r) // what follows the tar's end
 	}
+	stop()
 	if kept != nil {
 		err = errors.Join(err, kept.Close())
 	}

@@ -3,48 +3,87 @@
 package handover
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 
 	"github.com/containerd/continuity/sysx"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
 // copyTree copies what is in a folder, and the folder's own owner, mode and times, into another one that is empty. Hard
 // links among the files stay, and none leads to the original: what a step does to a file never reaches another
-// snapshot. Contents are shared where the file system can (reflink).
-func copyTree(to, from string, notes *notes) error {
+// snapshot. Contents are shared where the file system can (reflink), else copied on all cores.
+func copyTree(ctx context.Context, to, from string, notes *notes) error {
 	entries, err := scan(from, nil)
 	if err != nil {
 		return err
 	}
-	links := map[uint64]string{}
+	first := map[uint64]string{}
+	var files, links, dirs []*entry
 	for i := range entries {
 		e := &entries[i]
-		target := filepath.Join(to, e.path)
-		if first, ok := links[e.ino]; ok && e.linked() {
-			if err := os.Link(first, target); err != nil {
-				return err
-			}
-			continue
+		_, copied := first[e.ino]
+		switch {
+		case e.isDir():
+			dirs = append(dirs, e)
+			err = os.Mkdir(filepath.Join(to, e.path), 0o700)
+		case e.linked() && copied:
+			links = append(links, e)
+		default:
+			first[e.ino] = e.path
+			files = append(files, e)
 		}
-		if e.linked() {
-			links[e.ino] = target
-		}
-		if err := copyOne(target, filepath.Join(from, e.path), e, notes); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	for i := len(entries) - 1; i >= 0; i-- { // what was made in a folder has changed its time
-		if e := &entries[i]; e.isDir() {
-			if err := setTime(filepath.Join(to, e.path), e.mtime); err != nil {
-				return err
-			}
+	if err := copyAll(ctx, to, from, files, notes); err != nil {
+		return err
+	}
+	for _, e := range links {
+		if err := os.Link(filepath.Join(to, first[e.ino]), filepath.Join(to, e.path)); err != nil {
+			return err
+		}
+	}
+	for _, e := range slices.Backward(dirs) { // what was made in a folder has changed its time
+		if err := dress(filepath.Join(to, e.path), filepath.Join(from, e.path), e, notes); err != nil {
+			return err
 		}
 	}
 	return copyRoot(to, from, notes)
+}
+
+func copyAll(ctx context.Context, to, from string, files []*entry, notes *notes) error {
+	g, ctx := errgroup.WithContext(ctx)
+	work := make(chan *entry)
+	g.Go(func() error {
+		defer close(work)
+		for _, e := range files {
+			select {
+			case work <- e:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			for e := range work {
+				if err := copyOne(filepath.Join(to, e.path), filepath.Join(from, e.path), e, notes); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 func copyRoot(to, from string, notes *notes) error {
@@ -56,13 +95,9 @@ func copyRoot(to, from string, notes *notes) error {
 	return dress(to, from, &e, notes)
 }
 
-// copyOne copies a file, or makes a folder.
+// copyOne copies a file that is no folder.
 func copyOne(to, from string, e *entry, notes *notes) error {
 	switch e.kind() {
-	case unix.S_IFDIR:
-		if err := os.Mkdir(to, 0o700); err != nil {
-			return err
-		}
 	case unix.S_IFREG:
 		if err := copyContent(to, from, e.size); err != nil {
 			return err

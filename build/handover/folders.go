@@ -178,7 +178,7 @@ func (f *folders) build(ctx context.Context, id, of string) error {
 // replay makes in dir, which is empty, what the first of a chain of snapshots has, out of the folder of the nearest one
 // that has one and the layers since.
 func (f *folders) replay(ctx context.Context, dir string, chain []string) error {
-	n, err := f.start(dir, chain)
+	n, err := f.start(ctx, dir, chain)
 	for i := n - 1; i >= 0 && err == nil; i-- {
 		if err = ctx.Err(); err == nil {
 			err = f.s.applyDelta(ctx, filepath.Join(dir, rootName), f.s.deltaOf(chain[i]))
@@ -200,7 +200,7 @@ func (f *folders) describe(dir, of string) error {
 
 // start puts the root of the first of the chain that has a folder into dir, and returns which one that is; after the
 // last of the chain comes the empty folder.
-func (f *folders) start(dir string, chain []string) (int, error) {
+func (f *folders) start(ctx context.Context, dir string, chain []string) (int, error) {
 	root := filepath.Join(dir, rootName)
 	for i, id := range chain {
 		taken, held := f.takeOrRead(dir, id)
@@ -212,7 +212,7 @@ func (f *folders) start(dir string, chain []string) (int, error) {
 			if err := os.Mkdir(root, 0o700); err != nil {
 				return 0, err
 			}
-			return i, copyTree(root, f.s.rootOf(id), f.s.notes)
+			return i, copyTree(ctx, root, f.s.rootOf(id), f.s.notes)
 		}
 	}
 	return len(chain), os.Mkdir(root, rootMode)

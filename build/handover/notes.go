@@ -34,6 +34,11 @@ type note struct {
 	Capability []byte `json:"c,omitempty"`
 }
 
+// plain says that the note says nothing but the mode.
+func (n *note) plain() bool {
+	return n.UID == 0 && n.GID == 0 && n.Device == 0 && n.Capability == nil
+}
+
 // aside is the mode that a file is given in place of the one that is noted: its owner, who is us, can always read it
 // and change it, and nobody becomes us by it.
 func aside(mode uint32) uint32 {

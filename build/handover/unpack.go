@@ -111,11 +111,13 @@ func (u *unpacker) putAside(h *tar.Header) error {
 		}
 	}
 	h.Mode = int64(aside(noted.Mode | kind))
-	u.pending = &pendingNote{h.Name, noted}
+	if kind == unix.S_IFDIR || !noted.plain() || h.Typeflag != tar.TypeSymlink && noted.Mode != aside(noted.Mode) {
+		u.pending = &pendingNote{h.Name, noted}
+	}
 	return nil
 }
 
-// flush writes the note of the entry that was made last. A file that needs none, and has none, gets none.
+// flush writes the note of the entry that was made last.
 func (u *unpacker) flush() error {
 	p := u.pending
 	if p == nil {
@@ -135,13 +137,13 @@ func (u *unpacker) flush() error {
 		}
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
-	kind := st.Mode & unix.S_IFMT
-	plain := p.note.UID == 0 && p.note.GID == 0 && p.note.Device == 0 && p.note.Capability == nil
-	if plain && kind != unix.S_IFDIR && (kind == unix.S_IFLNK || p.note.Mode == st.Mode&0o7777) {
-		return nil // it was made just now
-	}
 	if path == u.root {
 		return nil
+	}
+	if p.note.plain() && p.note.Mode == st.Mode&0o7777 {
+		if old, err := u.notes.of(path, st.Mode); err != nil || old == nil {
+			return err // a folder that needs no note, and was not there with one
+		}
 	}
 	if err := u.notes.write(path, p.note); err != nil {
 		return fmt.Errorf("note the owner of %q: %w", p.name, err)
