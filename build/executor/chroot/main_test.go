@@ -23,7 +23,7 @@ import (
 
 // Variables with which this binary starts itself again.
 const (
-	outerVar  = "CHROOT_TEST_OUTER"  // "docker" or "nomknod": give up what such a container lacks, then run the tests
+	outerVar  = "CHROOT_TEST_OUTER"  // "docker", "nomknod" or "nolandlock": give up what such a container lacks, then run the tests
 	innerVar  = "CHROOT_TEST_INNER"  // that has been done
 	engineVar = "CHROOT_TEST_ENGINE" // play an engine that is about to be killed
 	playVar   = "CHROOT_TEST_PLAY"   // be a program in a step: see play
@@ -87,7 +87,8 @@ func becomeContainer(kind string) error {
 	return unix.Exec("/proc/self/exe", os.Args, os.Environ())
 }
 
-// TestContainers runs all other tests in what is like a container of docker's, and in one without CAP_MKNOD.
+// TestContainers runs all other tests in what is like a container of docker's, and some in one without CAP_MKNOD and
+// in one on a kernel without Landlock.
 func TestContainers(t *testing.T) {
 	if env(innerVar) != "" {
 		t.Skip("this is one of them")
@@ -95,12 +96,9 @@ func TestContainers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the root of a container is played by root")
 	}
-	for _, kind := range []string{"docker", "nomknod"} {
+	for kind, tests := range map[string]string{"docker": ".", "nomknod": "TestSight|TestTerminal", "nolandlock": "TestSight|TestAttack|TestOtherABI"} {
 		t.Run(kind, func(t *testing.T) {
-			args := []string{"-test.v", "-test.count=1", "-test.skip=TestContainers"}
-			if kind != "docker" {
-				args = append(args, "-test.run=TestSight|TestEnd|TestTerminal")
-			}
+			args := []string{"-test.v", "-test.count=1", "-test.skip=TestContainers", "-test.run=" + tests}
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 			cmd.Env = append(os.Environ(), outerVar+"="+kind)
 			out, err := cmd.CombinedOutput()
@@ -136,6 +134,9 @@ func newBench(t testing.TB) *bench {
 	ex, err := New(Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if env(innerVar) == "nolandlock" {
+		ex.(*chrootExecutor).abi = 0
 	}
 	return &bench{t: t, exec: ex, root: root, rootfs: steptest.BusyboxRoot(t)}
 }

@@ -6,13 +6,19 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // play is what this binary does as a program in a step. It returns the exit code.
 func play(args []string) int {
 	switch args[0] {
 	case "attack":
-		return attack()
+		return attack(args[1:])
+	case "capabilities":
+		had, err := step.Permitted()
+		fmt.Fprintf(stdout(), "%x %v", had, err)
+		return 0
 	case "dial":
 		c, err := new(net.Dialer).DialContext(context.Background(), "unix", args[1])
 		if err != nil {
@@ -27,5 +33,3 @@ func play(args []string) int {
 	fmt.Fprintln(os.Stderr, "play what?", args) //nolint:forbidigo // a program's own output
 	return 2
 }
-
-func attack() int { return 0 }
