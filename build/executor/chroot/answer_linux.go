@@ -152,8 +152,8 @@ func (c *caller) open(r request, n node) answer {
 	case magicNode:
 		return c.openThrough(flags, r, n)
 	}
-	if errno := c.mayOpen(r, n); errno != 0 {
-		return failed(errno)
+	if n.pid == 0 && (r.flags&unix.O_ACCMODE != unix.O_RDONLY || r.flags&unix.O_TRUNC != 0) {
+		return failed(unix.EROFS)
 	}
 	var fd int
 	err := c.as(func() (err error) {
@@ -186,18 +186,6 @@ func (c *caller) open(r request, n node) answer {
 	}
 	step.Closing(fd)
 	return failed(unix.EACCES)
-}
-
-// mayOpen refuses to write to what is not the step's own, and another process's memory.
-func (c *caller) mayOpen(r request, n node) unix.Errno {
-	writes := r.flags&unix.O_ACCMODE != unix.O_RDONLY || r.flags&unix.O_TRUNC != 0
-	switch {
-	case writes && n.pid == 0:
-		return unix.EROFS
-	case path.Base(n.path) == "mem" && n.pid != 0 && n.pid != c.process():
-		return unix.EACCES
-	}
-	return 0
 }
 
 // openThrough opens what a link of a process's folder leads to: something that the step has open, or its program.

@@ -186,7 +186,7 @@ func (e *chrootExecutor) withScene(ctx context.Context, id string, root executor
 		return err
 	}
 	undo.Add(s.strike)
-	if err := s.fixtures(resolvConf, hosts); err != nil {
+	if err := s.fixtures(resolvConf, hosts, meta.NetMode != pb.NetMode_NONE); err != nil {
 		return err
 	}
 	p.StandIns = s.standIns

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	cfs "github.com/containerd/continuity/fs"
 	"golang.org/x/sys/unix"
@@ -27,7 +29,7 @@ func devices() []device {
 }
 
 // fixtures puts in place what every step has: /dev, empty /proc and /sys, resolv.conf and hosts.
-func (s *scene) fixtures(resolvConf, hosts string) error {
+func (s *scene) fixtures(resolvConf, hosts string, network bool) error {
 	if err := s.putNew("/dev", false, s.dev); err != nil {
 		return step.Setup(err, "make /dev")
 	}
@@ -36,16 +38,55 @@ func (s *scene) fixtures(resolvConf, hosts string) error {
 			return step.Setup(err, "make %s", name)
 		}
 	}
-	for name, source := range map[string]string{"/etc/resolv.conf": resolvConf, "/etc/hosts": hosts} {
-		data, err := os.ReadFile(source)
-		if err != nil {
-			return err
-		}
+	contents := map[string][]byte{}
+	var err error
+	if contents["/etc/resolv.conf"], err = os.ReadFile(resolvConf); err != nil {
+		return err
+	}
+	if contents["/etc/hosts"], err = hostsWithOuter(hosts, network); err != nil {
+		return err
+	}
+	for name, data := range contents {
 		if err := s.putNew(name, false, func(at string) error { return writeFile(at, data, 0o644, 0, 0) }); err != nil {
 			return step.Setup(err, "make %s", name)
 		}
 	}
 	return nil
+}
+
+// maxHosts bounds what is read of the outer hosts file.
+const maxHosts = 1 << 20
+
+// hostsWithOuter is BuildKit's hosts file with what the outer one has besides: a step shares the outer network and host
+// name, and so the neighbours that a CI service names there.
+func hostsWithOuter(hosts string, network bool) ([]byte, error) {
+	data, err := os.ReadFile(hosts)
+	if err != nil || !network {
+		return data, err
+	}
+	own, _ := os.Hostname() // without one there is nothing to add
+	if f, err := os.Open("/etc/hosts"); err == nil {
+		defer f.Close()
+		outer, err := io.ReadAll(io.LimitReader(f, maxHosts))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(outer)) {
+			entry, _, _ := strings.Cut(line, "#")
+			names := strings.Fields(entry)
+			if len(names) < 2 || slices.Contains(names, "localhost") || slices.Contains(names, "ip6-localhost") {
+				continue
+			}
+			if slices.Contains(names[1:], own) {
+				own = ""
+			}
+			data = append(data, strings.Join(names, " ")+"\n"...)
+		}
+	}
+	if own != "" {
+		data = append(data, "127.0.0.1 "+own+"\n"...)
+	}
+	return data, nil
 }
 
 // dev makes the folder that becomes /dev.

@@ -161,7 +161,7 @@ func (s *server) through(c *caller, kind wordKind, at, rest []string, follow boo
 	}
 	// What was opened by us must not be opened again without being looked at as then.
 	if _, _, ok := under(target); ok || len(rest) > 0 {
-		return s.resolveOuter(c, path.Join(target, "/")+"/"+strings.Join(rest, "/"), follow, depth)
+		return s.resolveOuter(c, strings.Join(append([]string{target}, rest...), "/"), follow, depth)
 	}
 	return n, 0
 }
@@ -178,6 +178,11 @@ func (s *server) resolveOuter(c *caller, p string, follow bool, depth int) (node
 		}
 	}
 	return node{kind: rootNode, path: p}, 0
+}
+
+func isNumber(s string) bool {
+	_, ok := number(s)
+	return ok
 }
 
 // device finds what the components below /dev stand for; served is false for what the step has itself.
@@ -205,7 +210,7 @@ func (s *server) device(c *caller, parts []string, follow bool, depth int) (n no
 	case name == "ptmx", name == "pts/ptmx":
 		n.path = "ptmx"
 		return n, 0, true
-	case len(parts) == 2 && parts[0] == "pts":
+	case len(parts) == 2 && parts[0] == "pts" && isNumber(parts[1]):
 		if !s.ownTerminal(parts[1]) {
 			return n, unix.ENOENT, true
 		}
