@@ -134,7 +134,28 @@ func TestOwnersAside(t *testing.T) {
 		}
 		sameLayer(t, flattened(t, true), want)
 	}
-	w := newWorld(t, Options{OwnersAside: true})
+	testOwnersAside(t, t.TempDir())
+}
+
+// TestOwnersInTable is the same on a file system that has no attributes.
+func TestOwnersInTable(t *testing.T) {
+	if os.Geteuid() != 0 || os.Args[0] == confined {
+		t.Skip("it mounts such a file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("on ramfs", func(t *testing.T) { testOwnersAside(t, dir) })
+}
+
+func testOwnersAside(t *testing.T, dir string) {
+	w := newWorld(t, Options{Dir: dir, OwnersAside: true})
 	base := w.image()
 	root := w.prepare("ops", base)
 	sh(t, root, `mkdir -p app/bin; echo run >app/bin/tool; ln -s tool app/bin/link; ln app/bin/tool app/bin/also; echo x >>etc/shadow; echo plain >plain
@@ -164,7 +185,15 @@ func TestOwnersAside(t *testing.T) {
 	if got := list(t, w.layer(base, "changed")); got != want {
 		t.Errorf("layer:\n%s\nwant:\n%s", got, want)
 	}
-	w.rebuild("changed")
+	flat := w.layerOfFolders("", base)
+	w = w.reopened()
+	rewound := false
+	w.kill = func(point string) { rewound = rewound || point == "descendant taken" }
+	w.rebuild(base)
+	sameLayer(t, w.layerOfFolders("", base), flat)
+	if !rewound {
+		t.Error("the folder was not wound back")
+	}
 	if got := list(t, w.layerOfFolders(base, "changed")); got != want {
 		t.Errorf("rebuilt:\n%s\nwant:\n%s", got, want)
 	}

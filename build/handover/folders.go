@@ -245,8 +245,11 @@ func (f *folders) remove(id string) error {
 	f.lock(id)
 	err = os.Rename(f.s.folderOf(id), filepath.Join(dir, rootName))
 	f.unlock(id)
-	if errors.Is(err, os.ErrNotExist) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		err = nil
+	case errors.Is(err, unix.EXDEV): // as above
+		err = removeTree(f.s.folderOf(id))
 	}
 	return errors.Join(err, removeTree(dir))
 }

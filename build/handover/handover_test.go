@@ -5,6 +5,7 @@ package handover
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -214,6 +216,61 @@ func list(t *testing.T, layer []byte) string {
 		}
 		fmt.Fprintf(&b, "%c %s %04o %d:%d %d %q %d,%d %q %v\n", h.Typeflag, h.Name, h.Mode, h.Uid, h.Gid, h.ModTime.Unix(), h.Linkname,
 			h.Devmajor, h.Devminor, body, h.PAXRecords)
+	}
+}
+
+// TestDiffer compares layers that are compressed and bounded in all ways that BuildKit asks for.
+func TestDiffer(t *testing.T) {
+	w := newWorld(t, Options{OwnersAside: os.Geteuid() != 0})
+	w.step("a", "", "echo content >f; touch -d @1700000000 f")
+	id := w.idNamed("a")
+	plain := w.layer("", "a")
+	early := time.Unix(1600000000, 0)
+	asked := ""
+	compare := func(opts ...diff.Opt) (ocispecs.Descriptor, []byte) {
+		t.Helper()
+		desc, err := w.Differ(w.store).Compare(t.Context(), nil, w.mounts(id), opts...)
+		w.must(err)
+		blob, err := content.ReadBlob(t.Context(), w.store, desc)
+		w.must(err)
+		layer, err := compression.DecompressStream(bytes.NewReader(blob))
+		w.must(err)
+		b, err := io.ReadAll(layer)
+		w.must(err)
+		info, err := w.store.Info(t.Context(), desc.Digest)
+		if want := digest.FromBytes(b).String(); err != nil || info.Labels["containerd.io/uncompressed"] != want {
+			t.Errorf("labels %v of a layer that is %s uncompressed, %v", info.Labels, want, err)
+		}
+		return desc, b
+	}
+	for _, want := range []string{ocispecs.MediaTypeImageLayerGzip, ocispecs.MediaTypeImageLayer, ocispecs.MediaTypeImageLayerZstd} {
+		opts := []diff.Opt{diff.WithMediaType(want)}
+		if want == ocispecs.MediaTypeImageLayerGzip {
+			opts = nil // that is the default
+		}
+		desc, got := compare(opts...)
+		if again, _ := compare(opts...); desc.MediaType != want || !bytes.Equal(got, plain) || again.Digest != desc.Digest {
+			t.Errorf("%s: %v, then %v", want, desc, again)
+		}
+	}
+	desc, got := compare(diff.WithMediaType("some/type"), diff.WithReference("ref"), diff.WithCompressor(func(dest io.Writer, mediaType string) (io.WriteCloser, error) {
+		asked = mediaType
+		return gzip.NewWriterLevel(dest, gzip.BestSpeed)
+	}))
+	if desc.MediaType != "some/type" || asked != "some/type" || !bytes.Equal(got, plain) {
+		t.Errorf("compressor asked for %q, got %v", asked, desc)
+	}
+	_, got = compare(diff.WithSourceDateEpoch(&early))
+	if before, after := list(t, plain), list(t, got); strings.ReplaceAll(before, "1700000000", "1600000000") != after {
+		t.Errorf("layer %s, bounded %s", before, after)
+	}
+	for _, opt := range []diff.Opt{diff.WithMediaType("some/type"), diff.WithCompressor(func(io.Writer, string) (io.WriteCloser, error) { return nil, nil })} {
+		if _, err := w.Differ(w.store).Compare(t.Context(), nil, w.mounts(id), opt); err == nil {
+			t.Error("a layer of no type that there is")
+		}
+	}
+	if _, err := w.Differ(w.store).Compare(t.Context(), nil, []mount.Mount{{Type: "overlay"}}); err == nil {
+		t.Error("a layer of what is not a snapshot")
 	}
 }
 

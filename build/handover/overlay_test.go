@@ -181,6 +181,41 @@ func TestLayersAreThoseOfOverlayfs(t *testing.T) {
 	}
 }
 
+// TestLowerLayer has the state folder come with a container's image: nothing in it can be renamed.
+func TestLowerLayer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	w := newWorld(t, Options{})
+	newStacked(w)
+	w.step("a", "", "mkdir d; echo a >d/f")
+	w.step("b", "a", "echo b >>d/f")
+	w.step("other", "", "mkdir d")
+	w.must(w.Close())
+	upper, merged := t.TempDir(), t.TempDir()
+	m := mount.Mount{Type: "overlay", Source: "overlay", Options: []string{
+		"lowerdir=" + w.options.Dir, "upperdir=" + upper + "/u", "workdir=" + upper + "/w",
+	}}
+	w.must(os.Mkdir(upper+"/u", 0o700))
+	w.must(os.Mkdir(upper+"/w", 0o700))
+	w.must(m.Mount(merged))
+	t.Cleanup(func() { w.must(mount.UnmountAll(merged, 0)) })
+	t.Run("mounted", func(t *testing.T) {
+		w := newWorld(t, Options{Dir: merged})
+		w.step("c", "b", "echo c >>d/f")
+		w.step("d", "c", "echo d >>d/f")
+		for name, want := range map[string]string{"a": "a\n", "b": "a\nb\n", "c": "a\nb\nc\n", "d": "a\nb\nc\nd\n"} {
+			if got := read(t, w.view(name), "d/f"); got != want {
+				t.Errorf("%s has %q", name, got)
+			}
+		}
+		if got := list(t, w.layer("b", "c")); strings.Count(got, "\n") != 2 {
+			t.Errorf("layer:\n%s", got)
+		}
+		w.must(w.Remove(t.Context(), "other"))
+	})
+}
+
 func (w *world) idNamed(name string) string {
 	w.t.Helper()
 	if name == "" {
