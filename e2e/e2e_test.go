@@ -34,8 +34,11 @@ type suite struct {
 func (s *suite) bin() string { return filepath.Join(s.dir, "bin") }
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == noUserNamespaces {
+	switch filepath.Base(os.Args[0]) {
+	case noUserNamespaces:
 		runWithoutUserNamespaces(os.Args[1:])
+	case noMounts:
+		runWithoutMounts(os.Args[1:])
 	}
 	os.Exit(m.Run())
 }
@@ -76,8 +79,10 @@ func newSuite(ctx context.Context) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := copyFile(self, filepath.Join(s.bin(), noUserNamespaces), 0o755); err != nil {
-		return nil, err
+	for _, name := range []string{noUserNamespaces, noMounts} {
+		if err := copyFile(self, filepath.Join(s.bin(), name), 0o755); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.wherry(ctx); err != nil {
 		return nil, err

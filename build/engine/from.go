@@ -137,6 +137,9 @@ func (*fromStore) List(context.Context, ...string) ([]images.Image, error) { ret
 func (w *layoutWorker) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt, sm *session.Manager, jc solver.JobContext) (*sourceresolver.MetaResponse, error) {
 	img := w.imageOf(op)
 	if img == nil {
+		if err := w.snapshots.readyForGit(); err != nil {
+			return nil, err
+		}
 		return w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, jc)
 	}
 	var image sourceresolver.ResolveImageOpt

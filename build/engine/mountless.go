@@ -10,8 +10,11 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/util/progress"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -102,6 +105,17 @@ func (r *folderRef) Mount(ctx context.Context, readonly bool, s session.Group) (
 	m, err := r.ImmutableRef.Mount(ctx, readonly, s)
 	return r.cache.mountable(ctx, m, err)
 }
+
+// GetRemotes has our differ write all layers: some kinds of compression BuildKit leaves to
+// containerd's first, which mounts what it compares.
+func (r *folderRef) GetRemotes(ctx context.Context, create bool, c config.RefConfig, all bool, s session.Group) ([]*solver.Remote, error) {
+	c.Compression.Type = byOurDiffer{c.Compression.Type}
+	return r.ImmutableRef.GetRemotes(ctx, create, c, all, s)
+}
+
+type byOurDiffer struct{ compression.Type }
+
+func (byOurDiffer) NeedsComputeDiffBySelf(compression.Config) bool { return false }
 
 type folderMutable struct {
 	cache.MutableRef

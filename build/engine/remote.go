@@ -128,6 +128,20 @@ func gitReason(err error) string {
 	return WithoutCredentials(strings.Join(strings.Fields(said), " "))
 }
 
+// gitSource is BuildKit's source of git repositories. It unshares the umask of a thread from
+// the others' to set it to what git expects, and that is made to work first.
+type gitSource struct {
+	remoteSource
+	files *storage
+}
+
+func (s gitSource) Resolve(ctx context.Context, id source.Identifier, sm *session.Manager, vtx solver.Vertex) (source.SourceInstance, error) {
+	if err := s.files.readyForGit(); err != nil {
+		return nil, err
+	}
+	return s.remoteSource.Resolve(ctx, id, sm, vtx)
+}
+
 // noGit stands for repositories where git is not installed.
 type noGit struct{}
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -15,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 
 	"github.com/wherry-oci/wherry/build/handover"
+	"github.com/wherry-oci/wherry/build/userns"
 )
 
 // The kinds of snapshots. Each has a state folder of its own, since what the build
@@ -56,6 +58,7 @@ type storage struct {
 	name                  string
 	folders               *handover.Snapshots // the same, if it needs no mounts; else nil
 	aside                 bool                // owners are kept beside the files
+	shareFS               func() error
 }
 
 func openStorage(o Options, st *state, name string) (*storage, error) {
@@ -63,7 +66,7 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &storage{name: name}
+	s := &storage{name: name, shareFS: sync.OnceValue(userns.ShareFS)}
 	switch name {
 	case overlayfs:
 		s.Snapshotter, err = overlay.NewSnapshotter(dir)
@@ -76,6 +79,14 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 	}
 	s.Snapshotter = &watched{s.Snapshotter, st}
 	return s, err
+}
+
+// readyForGit has BuildKit's git source work where nothing can be unshared.
+func (s *storage) readyForGit() error {
+	if s.folders == nil {
+		return nil
+	}
+	return s.shareFS()
 }
 
 // watched notes that files were added to the snapshots, which are then synced when

@@ -67,6 +67,6 @@ func addOtherSources(w *base.Worker, shared *folders, files *storage) error {
 	if w.GitSource, err = git.NewSource(git.Opt{CacheAccessor: w.CacheMgr, RegistryHosts: w.RegistryHosts}); err != nil {
 		return err
 	}
-	w.SourceManager.Register(remoteSource{w.GitSource})
+	w.SourceManager.Register(gitSource{remoteSource{w.GitSource}, files})
 	return nil
 }
