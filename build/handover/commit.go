@@ -72,7 +72,7 @@ func (s *Snapshots) keepDelta(ctx context.Context, id string) ([]entry, snapshot
 		usage, err = s.newDelta(ctx, tmp, id, now)
 	}
 	if err != nil {
-		return nil, usage, err
+		return nil, usage, errors.Join(err, os.RemoveAll(tmp)) // the disk may be full
 	}
 	if err := os.RemoveAll(s.deltaOf(id)); err != nil { // of a commit that was killed
 		return nil, usage, err

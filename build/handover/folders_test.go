@@ -63,7 +63,10 @@ func TestHold(t *testing.T) {
 		t.Errorf("who reads sees %q", got)
 	}
 	release()
+	lent := filepath.Join(filepath.Dir(one), "lent")
+	w.must(os.Rename(one, lent)) // to a step that was killed
 	again := w.reopened()
+	w.must(os.Rename(lent, one))
 	if got := read(t, again.prepare("three", "b"), "f"); got != "a\ntwo\n" {
 		t.Errorf("another process has %q", got)
 	}

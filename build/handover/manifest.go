@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -64,64 +63,6 @@ func newManifest(of string, entries []entry, began time.Time) *manifest {
 		}
 	}
 	return m
-}
-
-// scan describes the folder at root. Entries come as a walk meets them: each folder's in the order of their names,
-// and what is in a folder right after it.
-func scan(root string, notes *notes) ([]entry, error) {
-	s := &scanner{root: root, notes: notes}
-	err := s.folder("")
-	return s.entries, err
-}
-
-type scanner struct {
-	root    string
-	notes   *notes
-	entries []entry
-}
-
-func (s *scanner) folder(path string) error {
-	d, err := os.Open(filepath.Join(s.root, path))
-	if err != nil {
-		return err
-	}
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return errors.Join(err, d.Close())
-	}
-	slices.Sort(names)
-	stats := make([]unix.Stat_t, len(names))
-	for i, name := range names {
-		if err := unix.Fstatat(int(d.Fd()), name, &stats[i], unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return errors.Join(&os.PathError{Op: "lstat", Path: filepath.Join(d.Name(), name), Err: err}, d.Close())
-		}
-	}
-	if err := d.Close(); err != nil {
-		return err
-	}
-	for i, name := range names {
-		if path != "" {
-			name = path + "/" + name
-		}
-		if err := s.add(name, &stats[i]); err != nil {
-			return err
-		}
-		if stats[i].Mode&unix.S_IFMT == unix.S_IFDIR {
-			if err := s.folder(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (s *scanner) add(path string, st *unix.Stat_t) error {
-	e := entryOf(path, st)
-	if err := s.notes.read(filepath.Join(s.root, path), &e); err != nil {
-		return err
-	}
-	s.entries = append(s.entries, e)
-	return nil
 }
 
 func entryOf(path string, st *unix.Stat_t) entry {

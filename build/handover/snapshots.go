@@ -108,7 +108,7 @@ func mknodRefused(dir string) (bool, error) {
 }
 
 // load reads which snapshots there are. One that was being prepared when the process was killed has no folder; nobody
-// has been told of it.
+// has been told of it. (One whose folder lacks but the root has lent that to a step, and gets it back.)
 func (s *Snapshots) load(ctx context.Context) error {
 	return s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
 		keys := map[string]string{} // a snapshot's name, to its id
@@ -123,7 +123,7 @@ func (s *Snapshots) load(ctx context.Context) error {
 		}
 		for id, info := range infos {
 			owns := info.Kind == snapshots.KindActive || info.Kind == snapshots.KindView && info.Parent == ""
-			if owns && !exists(s.rootOf(id)) {
+			if owns && !exists(s.folderOf(id)) {
 				if _, _, err := storage.Remove(ctx, info.Name); err != nil {
 					return err
 				}
