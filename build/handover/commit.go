@@ -61,7 +61,7 @@ func (s *Snapshots) keepDelta(ctx context.Context, id string) ([]entry, snapshot
 	if err != nil {
 		return nil, snapshots.Usage{}, err
 	}
-	if now, err = s.unshare(id, now); err != nil {
+	if now, err = s.unshare(s.rootOf(id), now); err != nil {
 		return nil, snapshots.Usage{}, err
 	}
 	tmp := s.deltaOf(id) + partial
@@ -69,7 +69,7 @@ func (s *Snapshots) keepDelta(ctx context.Context, id string) ([]entry, snapshot
 	if _, applied := s.applied.LoadAndDelete(id); applied {
 		usage, err = usageOfLayer(filepath.Join(tmp, layerName))
 	} else {
-		usage, err = s.newDelta(ctx, tmp, id, now)
+		now, usage, err = s.newDelta(ctx, tmp, id, now)
 	}
 	if err != nil {
 		return nil, usage, errors.Join(err, os.RemoveAll(tmp)) // the disk may be full
@@ -80,19 +80,23 @@ func (s *Snapshots) keepDelta(ctx context.Context, id string) ([]entry, snapshot
 	return now, usage, os.Rename(tmp, s.deltaOf(id))
 }
 
-// newDelta compares an active snapshot's folder with what it was, and writes the difference.
-func (s *Snapshots) newDelta(ctx context.Context, dir, id string, now []entry) (snapshots.Usage, error) {
+// newDelta compares an active snapshot's folder with what it was, and writes the difference. It returns what the folder
+// has then.
+func (s *Snapshots) newDelta(ctx context.Context, dir, id string, now []entry) (_ []entry, usage snapshots.Usage, err error) {
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
-		return snapshots.Usage{}, err
+		return nil, usage, err
 	}
 	list, err := s.changes(ctx, id, now, func(files []*entry) (map[string]bool, error) {
 		return differing(s.deltasBelow(id), s.rootOf(id), files)
 	})
 	if err != nil {
-		return snapshots.Usage{}, err
+		return nil, usage, err
 	}
-	size, files, err := writeDelta(ctx, dir, s.rootOf(id), now, list)
-	return snapshots.Usage{Size: size, Inodes: files}, err
+	if usage.Size, usage.Inodes, err = writeDelta(ctx, dir, s.rootOf(id), now, list); err != nil {
+		return nil, usage, err
+	}
+	now, err = s.likeLayer(s.rootOf(id), now, list)
+	return now, usage, err
 }
 
 // deltasBelow are the deltas of a snapshot's ancestors, the nearest first.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -178,6 +179,32 @@ func TestLayersAreThoseOfOverlayfs(t *testing.T) {
 			w.rebuild(name)
 			sameLayer(t, w.layerOfFolders(parent, name), w.layer(parent, name))
 		})
+	}
+}
+
+// TestNewNames writes into files that a step before has given a second name. On overlayfs, and in the layers, they are
+// two files.
+func TestNewNames(t *testing.T) {
+	if os.Geteuid() != 0 || os.Args[0] == confined {
+		t.Skip("only root can mount")
+	}
+	w := newWorld(t, Options{})
+	o := newStacked(w)
+	parent := ""
+	for i, script := range []string{
+		"echo a >a; echo x >x; ln x y; mkdir d", "ln a d/b; ln x z; touch -d @1600000000.5 d", "echo more >>d/b; chmod 600 z", "rm a; echo even more >>d/b",
+	} {
+		name, script := fmt.Sprint(i), settle(script)
+		w.step(name, parent, script)
+		sameLayer(t, w.layer(parent, name), o.step(name, parent, script))
+		parent = name
+	}
+	var got []string
+	for _, name := range []string{"d/b", "x", "y", "z"} {
+		got = append(got, read(t, w.view(parent), name))
+	}
+	if want := []string{"a\nmore\neven more\n", "x\n", "x\n", "x\n"}; !slices.Equal(got, want) {
+		t.Errorf("the files have %q, want %q", got, want)
 	}
 }
 
