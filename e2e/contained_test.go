@@ -196,6 +196,10 @@ func (c *container) inStory(ctx context.Context, ts *testscript.TestScript, cmd 
 	ts.Defer(func() { _ = remove() }) // it is gone already where it has ended by itself
 }
 
+// containerRoot is not within what containers are given of the host: through that they would see a second /proc, of
+// which nothing is masked.
+func (s *suite) containerRoot() string { return s.dir + "-root" }
+
 // unpackToolbox makes the root file system that containers share.
 func (s *suite) unpackToolbox() (root string, err error) {
 	index, err := s.base()
@@ -206,7 +210,7 @@ func (s *suite) unpackToolbox() (root string, err error) {
 	if err != nil {
 		return "", err
 	}
-	root = filepath.Join(s.dir, "toolbox")
+	root = s.containerRoot()
 	for _, child := range manifest.Manifests {
 		if !child.Platform.Satisfies(hostPlatform()) {
 			continue

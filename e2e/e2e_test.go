@@ -106,7 +106,7 @@ func (s *suite) wherry(ctx context.Context) error {
 }
 
 func (s *suite) close() error {
-	return errors.Join(removeTree(context.Background(), s.dir), removeAccounts(context.Background(), s.accounts))
+	return errors.Join(removeTree(context.Background(), s.dir), removeTree(context.Background(), s.containerRoot()), removeAccounts(context.Background(), s.accounts))
 }
 
 // setup gives a story its own home, store and configuration, apart from its files, so that "." is a clean build

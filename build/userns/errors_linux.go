@@ -71,6 +71,8 @@ func diagnose(err error, inside bool, setting func(file string) string) (reason,
 		return "there are too many user namespaces", "sudo sysctl -w user.max_user_namespaces=15000"
 	case errors.Is(err, unix.EUSERS):
 		return "user namespaces are nested too deeply", ""
+	case inside && errors.Is(err, unix.EINVAL):
+		return "the root folder is not that of a mount, as in a chroot", ""
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return "the kernel has no user namespaces", ""
 	case seccompFiltered(setting("/proc/self/status")):

@@ -128,10 +128,15 @@ func settle() error {
 }
 
 // privateMounts lets mounts of the outside come in and none of ours go out. It is also the test whether we have any
-// rights here: AppArmor lets a user namespace be made and then denies everything in it.
+// rights here: AppArmor lets a user namespace be made and then denies everything in it; containers with CAP_SYS_ADMIN
+// may mount and have no pivot_root; in a plain chroot it does not work.
 func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return notPermitted(fmt.Errorf("make mounts private: %w", err), true)
+	}
+	// What is missing is found out after what is forbidden.
+	if err := unix.PivotRoot("/proc/nowhere", "/proc/nowhere"); !errors.Is(err, unix.ENOENT) {
+		return notPermitted(fmt.Errorf("pivot_root: %w", err), true)
 	}
 	return nil
 }
