@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
@@ -127,8 +128,18 @@ func (r *folderMutable) Mount(ctx context.Context, readonly bool, s session.Grou
 	return r.cache.mountable(ctx, m, err)
 }
 
+// Commit commits the snapshot as well, which BuildKit leaves until something is made of it.
+// The folder of the last step of a stage would never become one that the next build may
+// take for the first.
 func (r *folderMutable) Commit(ctx context.Context) (cache.ImmutableRef, error) {
-	return r.cache.wrap(r.MutableRef.Commit(ctx))
+	kind := r.GetRecordType()
+	ref, err := r.MutableRef.Commit(ctx)
+	if err == nil && (kind == "" || kind == client.UsageRecordTypeRegular) { // others may be changed again
+		if err = ref.Finalize(ctx); err != nil {
+			err = errors.Join(err, ref.Release(context.WithoutCancel(ctx)))
+		}
+	}
+	return r.cache.wrap(ref, err)
 }
 
 func (c *folderCache) mountable(ctx context.Context, m snapshot.Mountable, err error) (snapshot.Mountable, error) {
