@@ -63,12 +63,12 @@ func (f *folders) borrow(of string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	best, distance := "", 0
-	for _, id := range f.s.descendants(of) {
-		if f.busy[id.id] || f.wanted[id.id] || f.readers[id.id] > 0 || !exists(f.s.folderOf(id.id)) {
+	for _, d := range f.s.descendants(of) {
+		if f.busy[d.id] || f.wanted[d.id] || f.readers[d.id] > 0 || !exists(f.s.folderOf(d.id)) {
 			continue
 		}
-		if best == "" || id.distance < distance {
-			best, distance = id.id, id.distance
+		if best == "" || d.distance < distance {
+			best, distance = d.id, d.distance
 		}
 	}
 	if best != "" {

@@ -94,14 +94,15 @@ func Open(o Options) (*Snapshots, error) {
 	return s, nil
 }
 
-// mknodRefused finds out whether devices can be made, which root in a container may have no capability for.
+// mknodRefused finds out whether devices can be made, which root in a container may have no capability for, or a file
+// system no kind of file.
 func mknodRefused(dir string) (bool, error) {
 	path := filepath.Join(dir, "folders", "new-device")
 	err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3)))
-	if errors.Is(err, unix.EPERM) {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOTSUP):
 		return true, nil
-	}
-	if errors.Is(err, unix.EEXIST) { // a process was killed just here
+	case errors.Is(err, unix.EEXIST): // a process was killed just here
 		err = nil
 	}
 	return false, errors.Join(pathError("mknod", path, err), os.Remove(path))
