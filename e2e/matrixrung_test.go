@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/wherry-oci/wherry/e2e/base"
 )
 
 // matrixRung is one way to run wherry.
@@ -67,10 +69,43 @@ func (m *matrix) wherry(ctx context.Context, r *matrixRung, args ...string) (std
 	return strings.TrimSpace(out.String()), errs.String(), err
 }
 
-func (m *matrix) load(ctx context.Context, r *matrixRung) error {
-	_, errs, err := m.wherry(ctx, r, "load", "-q", "-i", filepath.Join(m.dir, "toolbox.tar"))
+// load puts what cases build on into the store of each rung. Rung a makes it.
+func (m *matrix) load(ctx context.Context) error {
+	root, err := base.Debian(ctx)
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, errs)
+		return err
+	}
+	dir, archive := filepath.Join(m.dir, "debian"), filepath.Join(m.dir, "debian.tar")
+	err = errors.Join(
+		os.Mkdir(dir, 0o755), copyFile(root, filepath.Join(dir, "root.tar"), 0o644),
+		os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nADD root.tar /\n"), 0o600),
+	)
+	if err != nil {
+		return err
+	}
+	first := m.rungs[0]
+	for _, args := range [][]string{{"build", "-q", "-t", "debian", dir}, {"save", "-o", archive, "debian"}} {
+		if err := m.succeed(ctx, first, args...); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(archive, 0o644); err != nil {
+		return err
+	}
+	for _, r := range m.rungs {
+		for _, file := range []string{archive, filepath.Join(m.dir, "toolbox.tar")} {
+			if err := m.succeed(ctx, r, "load", "-q", "-i", file); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// succeed runs wherry on a rung for what it does.
+func (m *matrix) succeed(ctx context.Context, r *matrixRung, args ...string) error {
+	if _, errs, err := m.wherry(ctx, r, args...); err != nil {
+		return fmt.Errorf("rung %s: wherry %s: %w\n%s", r.letter, args[0], err, errs)
 	}
 	return nil
 }
