@@ -64,7 +64,8 @@ func initRung() {
 }
 
 // Rungs tries each way to build, and leaves nothing of that behind. Builds take the
-// first without a Reason. There is always one: the last, on which no steps can be run.
+// first without a Reason. There is always one: the last, on which no steps can be run. It
+// has to be called before Enter, which changes what there is.
 func Rungs(ctx context.Context) ([]Rung, error) {
 	rungs := []Rung{
 		{Letter: "a", Name: "root with a mount namespace", Isolation: IsolationNamespaces},

@@ -100,7 +100,7 @@ func (e *ownEngine) share(src *sources, fail func(error)) {
 // withEngine has use work with an engine for requests like r, and again with another one
 // if the first was that of another process and ended.
 func withEngine(ctx context.Context, store Store, state State, r Request, use func(ctx context.Context, c *client.Client, own *ownEngine) error) error {
-	if err := checkLimits(r); err != nil {
+	if err := state.checkLimits(r); err != nil {
 		return err
 	}
 	o, err := engineOptions(store, state, r)
@@ -123,9 +123,12 @@ func withEngine(ctx context.Context, store Store, state State, r Request, use fu
 }
 
 // checkLimits says early that there can be no limits. A runtime has its own ways to groups.
-func checkLimits(r Request) error {
+func (s State) checkLimits(r Request) error {
 	if r.Runtime != "" || r.Steps.CgroupParent == "" && len(r.Steps.Resources) == 0 {
 		return nil
+	}
+	if !s.mounts() {
+		return fmt.Errorf("limits for steps need the isolation %q, not %q", IsolationNamespaces, s.Isolation)
 	}
 	return executor.LimitsPossible(r.Steps.CgroupParent)
 }

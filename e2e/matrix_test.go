@@ -279,6 +279,9 @@ func (m *matrix) print() {
 	}
 	fmt.Println()
 	for _, c := range m.cases {
+		if len(c.cells) == 0 { // it was not asked for
+			continue
+		}
 		fmt.Printf("%-22s", c.name)
 		for _, r := range m.rungs {
 			fmt.Printf(" %-8s", c.cells[r.letter])

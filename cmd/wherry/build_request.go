@@ -59,8 +59,11 @@ func readDisplay(_ *env, o buildOptions, req *build.Request) error {
 	if !slices.Contains([]string{"auto", "tty", "plain", "rawjson", "quiet", "none"}, o.Progress) {
 		return buildUsage("invalid progress %q", o.Progress)
 	}
-	if _, err := build.ParseIsolation(o.Isolation); err != nil {
+	switch i, err := build.ParseIsolation(o.Isolation); {
+	case err != nil:
 		return buildUsage("%w", err)
+	case o.Runtime != "" && (i == build.IsolationChroot || i == build.IsolationNone):
+		return buildUsage("--runtime and --isolation=%s can't be used together", i)
 	}
 	if o.Quiet && o.Progress != "auto" && o.Progress != "quiet" {
 		return buildUsage("--progress=%s and --quiet can't be used together", o.Progress)
