@@ -4,10 +4,15 @@ package build
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/buildkit/util/archutil"
+
+	"github.com/wherry-oci/wherry/build/engine"
 	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/executor/chroot"
 	"github.com/wherry-oci/wherry/build/userns"
@@ -22,6 +27,14 @@ type Rung struct {
 	// [*userns.NotPermittedError], [*userns.NoRangeError], [*MaskedProcError],
 	// [*NoChrootError], or what the kernel said.
 	Reason error
+	rungFacts
+}
+
+// rungFacts are what was found on a rung that can be had.
+type rungFacts struct {
+	Overlay   bool          // overlayfs works
+	Proc      bool          // a step has a /proc of its own
+	Platforms []v1.Platform // whose programs run there, by the processor or a registered emulator
 }
 
 // MaskedProcError says that an outer container hides parts of /proc, so that the kernel
@@ -45,28 +58,36 @@ func (e *NoChrootError) Unwrap() error { return e.Err }
 // rungArg0 is os.Args[0] of a process that only tries whether it can mount.
 const rungArg0 = "wherry-rung"
 
-// procMasked is its exit code where no /proc can be mounted.
-const procMasked = 3
-
-// initRung says by its exit code what can be mounted in namespaces.
+// initRung writes what it finds in namespaces to the file that is its second argument. The
+// first is the folder in which overlayfs is tried.
 func initRung() {
-	if _, _, err := userns.Enter(context.Background(), userns.Options{}); err != nil {
+	if _, _, err := userns.Enter(context.Background(), userns.Options{}); err != nil || len(os.Args) != 3 {
 		os.Exit(1)
 	}
-	mountable, err := executor.ProcMountable()
-	switch {
-	case err != nil:
+	proc, err := executor.ProcMountable()
+	if err != nil {
 		os.Exit(1)
-	case !mountable:
-		os.Exit(procMasked)
+	}
+	text, err := json.Marshal(rungFacts{Proc: proc, Overlay: engine.OverlayWorks(os.Args[1]), Platforms: runnable()})
+	if err != nil || os.WriteFile(os.Args[2], text, 0o600) != nil {
+		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// Rungs tries each way to build, and leaves nothing of that behind. Builds take the
-// first without a Reason. There is always one: the last, on which no steps can be run. It
-// has to be called before Enter, which changes what there is.
-func Rungs(ctx context.Context) ([]Rung, error) {
+// runnable are the platforms whose programs run here; found by running one of each.
+func runnable() []v1.Platform {
+	var list []v1.Platform
+	for _, p := range archutil.SupportedPlatforms(true) {
+		list = append(list, v1.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
+	}
+	return list
+}
+
+// Rungs tries each way to build in the folder dir, which exists, and leaves nothing of that
+// behind. Builds take the first without a Reason. There is always one: the last, on which
+// no steps can be run. It has to be called before Enter, which changes what there is.
+func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 	rungs := []Rung{
 		{Letter: "a", Name: "root with a mount namespace", Isolation: IsolationNamespaces},
 		{Letter: "b", Name: "user namespace with a range of ids", Isolation: IsolationNamespaces},
@@ -75,35 +96,42 @@ func Rungs(ctx context.Context) ([]Rung, error) {
 		{Letter: "e", Name: "chroot", Isolation: IsolationChroot, Reason: chrootPossible()},
 		{Letter: "f", Name: "no RUN", Isolation: IsolationNone},
 	}
-	masked := errors.New("nothing hides /proc in a user namespace")
+	d := &rungs[3]
+	d.Reason = errors.New("nothing hides /proc in a user namespace")
 	for i, m := range []userns.Mapping{userns.None, userns.Range, userns.Single} {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		rungs[i].Reason = tryRung(ctx, m)
-		if _, hidden := errors.AsType[*MaskedProcError](rungs[i].Reason); hidden {
-			masked = nil
+		r := &rungs[i]
+		if r.rungFacts, r.Reason = tryRung(ctx, m, dir); r.Reason == nil && !r.Proc {
+			r.Reason = &MaskedProcError{}
+			d.rungFacts, d.Reason = r.rungFacts, nil
 		}
 	}
-	if rungs[1].Reason != nil && rungs[2].Reason != nil && masked != nil {
-		masked = rungs[2].Reason
+	if rungs[1].Reason != nil && rungs[2].Reason != nil && d.Reason != nil {
+		d.Reason = rungs[2].Reason
 	}
-	rungs[3].Reason = masked
+	if rungs[4].Reason == nil {
+		rungs[4].Platforms = runnable()
+	}
 	return rungs, nil
 }
 
-// tryRung is why one can't build in namespaces with this mapping.
-func tryRung(ctx context.Context, m userns.Mapping) error {
-	code, err := userns.Try(ctx, m, []string{rungArg0})
+// tryRung finds what there is in namespaces with this mapping, or why they can't be had.
+func tryRung(ctx context.Context, m userns.Mapping, dir string) (found rungFacts, err error) {
+	answer, err := os.CreateTemp("", "wherry-rung-")
+	if err != nil {
+		return found, err
+	}
+	defer func() { err = errors.Join(err, answer.Close(), os.Remove(answer.Name())) }()
+	code, err := userns.Try(ctx, m, []string{rungArg0, dir, answer.Name()})
 	switch {
 	case err != nil:
-		return err
-	case code == procMasked:
-		return &MaskedProcError{}
+		return found, err
 	case code != 0:
-		return fmt.Errorf("a process in the namespaces failed with exit code %d", code)
+		return found, fmt.Errorf("a process in the namespaces failed with exit code %d", code)
 	}
-	return nil
+	return found, json.NewDecoder(answer).Decode(&found)
 }
 
 // chrootPossible is why steps can't be run by chroot here.

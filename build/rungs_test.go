@@ -11,7 +11,7 @@ import (
 
 // TestRungs tries all rungs: the tests run on the first that can be had, and each other one says why it can't be.
 func TestRungs(t *testing.T) {
-	rungs, err := build.Rungs(t.Context())
+	rungs, err := build.Rungs(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

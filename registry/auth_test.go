@@ -236,6 +236,31 @@ func TestCheckLogin(t *testing.T) {
 	}
 }
 
+// Each host of a registry is asked once, and says for itself what is wrong.
+func TestReach(t *testing.T) {
+	open, closed := newFake(t), newFake(t)
+	basicAuth(closed, nil)
+	c := newClient(Config{})
+	found, err := c.Reach(t.Context(), open.host())
+	if err != nil || len(found) != 1 || found[0].Err != nil || found[0].Host != open.host() || found[0].Took <= 0 {
+		t.Errorf("a registry: %+v, %v", found, err)
+	}
+	found, err = c.Reach(t.Context(), closed.host())
+	if err != nil || len(found) != 1 || !errors.As(found[0].Err, new(*UnauthorizedError)) {
+		t.Errorf("without a login: %+v, %v", found, err)
+	}
+	open.on(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusBadGateway); return true })
+	if found, err = c.Reach(t.Context(), open.host()); err != nil || found[0].Err == nil {
+		t.Errorf("a broken registry: %+v, %v", found, err)
+	}
+	if n := len(open.asked("GET", "")); n != 1 { // since it is broken
+		t.Errorf("it was asked %d times", n)
+	}
+	if _, err := c.Reach(t.Context(), "../etc"); err == nil {
+		t.Error("a path is no registry")
+	}
+}
+
 // A password must not go in clear to a host that is not this machine, whatever
 // the registry says.
 func TestPasswordsStayEncrypted(t *testing.T) {

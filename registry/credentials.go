@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -175,6 +177,25 @@ func serverKey(host string) string {
 		return hubKey
 	}
 	return host
+}
+
+// Helpers are the credential helpers that the configuration names ("pass" is docker-credential-pass), with the
+// registries that each is for; none are all.
+func (c *Credentials) Helpers() map[string][]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	helpers := map[string][]string{}
+	for _, l := range append([]logins{c.override, c.docker}, c.more...) {
+		for _, name := range slices.Sorted(maps.Keys(l.helpers)) {
+			helpers[l.helpers[name]] = append(helpers[l.helpers[name]], name)
+		}
+	}
+	for _, l := range append([]logins{c.override, c.docker}, c.more...) {
+		if l.store != "" {
+			helpers[l.store] = nil
+		}
+	}
+	return helpers
 }
 
 // Store keeps a for host: with the helper that config.json names for it, else in

@@ -45,12 +45,15 @@ func chooseSnapshots(o Options) string {
 	if seen, err := os.ReadFile(memory); err == nil && bytes.Equal(seen, boot) {
 		return overlayfs
 	}
-	if overlayutils.Supported(dir) != nil {
+	if !OverlayWorks(dir) {
 		return copies
 	}
 	_ = os.WriteFile(memory, boot, 0o600) // else the next build probes again
 	return overlayfs
 }
+
+// OverlayWorks tries whether overlayfs works in the folder dir, which exists.
+func OverlayWorks(dir string) bool { return overlayutils.Supported(dir) == nil }
 
 // storage is where file systems are kept.
 type storage struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -54,7 +55,7 @@ func mappings(o Options) []Mapping {
 func start(ctx context.Context, m Mapping, args []string) (*child, error) {
 	switch {
 	case m == None && !privileged():
-		return nil, fmt.Errorf("not root with CAP_SYS_ADMIN: %w", unix.EPERM)
+		return nil, &NotPermittedError{Reason: "this is not root with CAP_SYS_ADMIN", Err: unix.EPERM}
 	case m == None:
 		return startProgram(args, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
 	case m == Single:
@@ -193,7 +194,7 @@ func helperArgs(file string, own int) ([]string, error) {
 		names = append(names, u.Username)
 	}
 	ranges, err := subid.ParseSubIDFileFilter(file, func(s subid.SubID) bool { return s.Count > 0 && slices.Contains(names, s.Name) })
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if len(ranges) == 0 {

@@ -35,6 +35,7 @@ func commands(e *env) []*cli.Command {
 		newCheckCommand(e),
 		newLoginCommand(e),
 		newLogoutCommand(e),
+		newDoctorCommand(e),
 		newCompletionCommand(e),
 		newManCommand(e),
 		newManifestCommand(e),

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/userns"
+	"github.com/wherry-oci/wherry/platform"
+)
+
+func (e *env) systemFacts() systemFacts {
+	f := systemFacts{OS: "Linux", Arch: runtime.GOARCH, User: strconv.Itoa(os.Geteuid())}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		f.Kernel = unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
+	}
+	if u, err := user.Current(); err == nil {
+		f.User = fmt.Sprintf("%s (%s)", u.Username, u.Uid)
+	}
+	if pretty := prettyName("/etc/os-release"); pretty != "" {
+		f.OS = pretty
+	}
+	return f
+}
+
+// prettyName is what the system calls itself (os-release(5)).
+func prettyName(file string) string {
+	r, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer r.Close()
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "PRETTY_NAME="); ok {
+			return strings.Trim(value, `"'`)
+		}
+	}
+	return ""
+}
+
+// filesystemOf names the file system of a folder, and says how much an ordinary user may still write there.
+func filesystemOf(dir string) (name string, free int64) {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return "", 0
+	}
+	name = map[int64]string{
+		unix.BTRFS_SUPER_MAGIC: "btrfs", unix.EXT4_SUPER_MAGIC: "ext4", unix.NFS_SUPER_MAGIC: "nfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs",
+		unix.TMPFS_MAGIC: "tmpfs", unix.XFS_SUPER_MAGIC: "xfs", unix.FUSE_SUPER_MAGIC: "fuse", 0x2fc12fc1: "zfs",
+	}[int64(st.Type)] //nolint:unconvert // 32 bits wide on some machines
+	if name == "" {
+		name = fmt.Sprintf("file system %#x", st.Type)
+	}
+	return name, int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert,gosec // as above
+}
+
+// findRungs tries each way to build.
+func findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
+	rungs, err := build.Rungs(ctx, existing(storeDir))
+	if err != nil {
+		return buildFacts{}, err
+	}
+	var f buildFacts
+	for _, r := range rungs {
+		facts := rungFacts{Rung: r.Letter, Name: r.Name, Isolation: string(r.Isolation), Works: r.Reason == nil}
+		if r.Reason != nil {
+			facts.Reason, facts.Hint = r.Reason.Error(), rungHint(r.Reason)
+		} else if f.Rung == "" {
+			f.Rung, f.Isolation, f.Snapshots = r.Letter, string(r.Isolation), snapshotsOf(r)
+			f.Steps = r.Isolation != build.IsolationNone
+			f.runs = r.Platforms
+		}
+		f.Rungs = append(f.Rungs, facts)
+	}
+	return f, nil
+}
+
+// rungHint is the command or setting that would bring a way to build.
+func rungHint(reason error) string {
+	if e, ok := errors.AsType[*userns.NotPermittedError](reason); ok {
+		return e.Hint
+	}
+	if e, ok := errors.AsType[*userns.NoRangeError](reason); ok {
+		return e.Hint
+	}
+	if e, ok := errors.AsType[*build.NoChrootError](reason); ok {
+		return e.Hint
+	}
+	return ""
+}
+
+// snapshotsOf is how the file systems of steps are put together.
+func snapshotsOf(r build.Rung) string {
+	switch {
+	case r.Isolation != build.IsolationNamespaces:
+		return "folders, handed from step to step"
+	case r.Overlay:
+		return "overlayfs"
+	}
+	return "folders, copied from step to step"
+}
+
+// platformsOf are those that images are mostly made for. Where no program could be run to
+// see, there is the machine's own.
+func platformsOf(b buildFacts) []platformFacts {
+	own := platform.Default()
+	runs := map[string]bool{own.Architecture: true}
+	for _, p := range b.runs {
+		runs[p.Architecture] = true
+	}
+	var list []platformFacts
+	for _, arch := range []string{"amd64", "arm64", "386", "arm", "ppc64le", "riscv64", "s390x"} {
+		f := platformFacts{Platform: "linux/" + arch, Runs: "no"}
+		var registered bool
+		f.Emulator, registered = platform.FindEmulator(arch)
+		switch {
+		case arch == own.Architecture, runs[arch] && !registered:
+			f.Runs, f.Emulator = "native", ""
+		case runs[arch]:
+			f.Runs = "emulated"
+		case f.Emulator == "":
+			f.Hint = "sudo apt-get install qemu-user-static (or your system's way)"
+		default:
+			f.Hint = "sudo systemctl restart systemd-binfmt (or your system's way)"
+		}
+		list = append(list, f)
+	}
+	return list
+}

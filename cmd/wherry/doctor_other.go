@@ -1,0 +1,18 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+	"runtime"
+)
+
+func (e *env) systemFacts() systemFacts {
+	return systemFacts{OS: runtime.GOOS, Kernel: runtime.GOOS, Arch: runtime.GOARCH, User: firstOf(e.Getenv("USER"), e.Getenv("USERNAME"))}
+}
+
+func filesystemOf(string) (name string, free int64) { return "", 0 }
+
+func findRungs(context.Context, string) (buildFacts, error) { return buildFacts{}, nil }
+
+func platformsOf(buildFacts) []platformFacts { return nil }
