@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"unsafe"
 
@@ -29,7 +28,7 @@ func (c *caller) answer(what *pathCall) answer {
 	}
 	r, ok := c.request(what)
 	if !ok {
-		return failed(unix.EFAULT)
+		return answer{}
 	}
 	tree, rest, ok := under(p)
 	if !ok && r.follow || ok && tree == "dev" && r.follow {
@@ -73,6 +72,8 @@ type request struct {
 	follow bool   // a link at the path's end
 }
 
+// request reads the call's other arguments. It is not ok for those that the kernel has to judge: memory that is not
+// there, and paths with rules of their own for links.
 func (c *caller) request(what *pathCall) (r request, ok bool) {
 	more := c.n.Args[what.more]
 	r.follow = !what.nofollow
@@ -87,6 +88,9 @@ func (c *caller) request(what *pathCall) (r request, ok bool) {
 			return r, false
 		}
 		h := (*unix.OpenHow)(unsafe.Pointer(&how))
+		if h.Resolve != 0 {
+			return r, false
+		}
 		r.flags, r.mode = int(int32(h.Flags)), uint32(h.Mode)
 	case opAccess, opChmod:
 		r.mode = uint32(more)
@@ -178,6 +182,7 @@ func (c *caller) open(r request, n node) answer {
 	case unix.S_IFDIR:
 		// The real folder would lead out, by calls that no filter can judge.
 		step.Closing(fd)
+		c.s.roaming.Store(true)
 		stub, err := c.stubOf(n, true)
 		if err != nil {
 			return failed(errnoOf(err))
@@ -192,7 +197,7 @@ func (c *caller) open(r request, n node) answer {
 func (c *caller) openThrough(flags int, r request, n node) answer {
 	var fd int
 	err := c.as(func() (err error) {
-		fd, err = unix.Openat(c.s.proc, n.path, flags, 0)
+		fd, err = unix.Openat(c.s.proc, n.path, flags, r.mode&0o7777) // a mode for O_TMPFILE
 		return err
 	})
 	if err != nil {
@@ -400,61 +405,6 @@ func (c *caller) table(r request, n node) answer {
 		return failed(errnoOf(err))
 	}
 	return given(fd, r)
-}
-
-// openTerm opens a terminal of the step's own, a new one, or a device that could not be made.
-func (c *caller) openTerm(r request, n node) answer {
-	if n.path == "tty" {
-		var errno unix.Errno
-		if n.path, errno = c.s.terminalOf(c); errno != 0 {
-			return failed(errno)
-		}
-	}
-	// As root: whose the terminals of /dev/pts are depends on who was asked for them.
-	fd, err := unix.Openat(c.s.dev, n.path, r.flags&^(unix.O_CREAT|unix.O_EXCL)|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-	if err != nil {
-		return failed(errnoOf(err))
-	}
-	if n.path == "ptmx" && r.flags&unix.O_PATH == 0 {
-		if err := c.s.adopt(fd); err != nil {
-			step.Closing(fd)
-			return failed(errnoOf(err))
-		}
-	}
-	return given(fd, r)
-}
-
-// adopt notes that a terminal, of which master is the one side, is the step's.
-func (s *server) adopt(master int) error {
-	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
-	if err == nil {
-		s.terminals.Store(strconv.Itoa(n), true)
-	}
-	return err
-}
-
-func (s *server) ownTerminal(n string) bool {
-	_, ok := s.terminals.Load(n)
-	return ok
-}
-
-// terminalOf is the name, below /dev, of the caller's controlling terminal, if that is the step's.
-func (s *server) terminalOf(c *caller) (string, unix.Errno) {
-	data, err := s.read(strconv.Itoa(c.tid) + "/stat")
-	if err != nil {
-		return "", errnoOf(err)
-	}
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 5 {
-		return "", unix.ENXIO
-	}
-	device, _ := strconv.Atoi(fields[4]) // 0 if it is none
-	n := strconv.Itoa(int(unix.Minor(uint64(device))))
-	const slaves = 136 // the first of the majors of /dev/pts
-	if major := unix.Major(uint64(device)); major < slaves || major >= slaves+8 || !s.ownTerminal(n) {
-		return "", unix.ENXIO
-	}
-	return "pts/" + n, 0
 }
 
 // chdir lets the caller into a folder of /proc, which is made so that it is there.

@@ -129,7 +129,7 @@ func (c *caller) memory(flags int, f func(fd int) error) error {
 		return err
 	}
 	defer step.Closing(fd)
-	if !c.s.valid(c.n.ID) {
+	if !c.s.waits(c.n.ID) {
 		return unix.ESRCH
 	}
 	return f(fd)

@@ -34,7 +34,7 @@ type pathCall struct {
 	dirfd, path, more, flags int
 	empty                    bool // common with AT_EMPTY_PATH, which the filter lets through
 	nofollow                 bool // links at the path's end are never followed
-	native                   bool // has a structure that differs from ABI to ABI
+	native                   bool // has a structure, or ids, that differ from ABI to ABI
 }
 
 // pathCalls are the calls that the supervisor looks at, by name. A number that an ABI does not have is no harm.
@@ -64,8 +64,8 @@ func pathCalls() map[string]pathCall {
 		"chmod":      {op: opChmod, dirfd: -1, path: 0, more: 1, flags: -1},
 		"fchmodat":   {op: opChmod, dirfd: 0, path: 1, more: 2, flags: -1},
 		"fchmodat2":  {op: opChmod, dirfd: 0, path: 1, more: 2, flags: 3},
-		"chown":      {op: opChown, dirfd: -1, path: 0, more: 1, flags: -1},
-		"fchownat":   {op: opChown, dirfd: 0, path: 1, more: 2, flags: 4},
+		"chown":      {op: opChown, dirfd: -1, path: 0, more: 1, flags: -1, native: true},
+		"fchownat":   {op: opChown, dirfd: 0, path: 1, more: 2, flags: 4, native: true},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/executor/oci"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
@@ -36,7 +37,7 @@ type chrootExecutor struct {
 	abi     int                      // of Landlock; 0: there is none
 	self    func() (*os.File, error) // a handle to our own binary through which nothing can be written
 	sources sourceLocks
-	alone   sync.Mutex // held by each step where steps could reach one another
+	alone   *semaphore.Weighted // held by each step where steps could reach one another
 
 	running step.Running[*runningStep]
 }
@@ -55,7 +56,7 @@ func New(o Options) (executor.Executor, error) {
 	if o.Root, err = step.MakeFolder(o.Root); err != nil {
 		return nil, fmt.Errorf("executor folder: %w", err)
 	}
-	return &chrootExecutor{opts: o, abi: landlockABI(), self: sync.OnceValues(step.OpenSelf)}, nil
+	return &chrootExecutor{opts: o, abi: landlockABI(), self: sync.OnceValues(step.OpenSelf), alone: semaphore.NewWeighted(1)}, nil
 }
 
 // Run starts a step and waits for its end. A step that could not be set up gives a *executor.SetupError, one that
@@ -65,8 +66,10 @@ func (e *chrootExecutor) Run(ctx context.Context, id string, root executor.Mount
 	st := &runningStep{}
 	return nil, e.running.Do(id, st, started, func(id string, runs func()) error {
 		if e.abi < landlockScopes { // abstract sockets would be common to all steps
-			e.alone.Lock()
-			defer e.alone.Unlock()
+			if err := e.alone.Acquire(ctx, 1); err != nil {
+				return context.Cause(ctx)
+			}
+			defer e.alone.Release(1)
 		}
 		return e.withScene(ctx, id, root, mounts, p.Meta, func(s *scene, pl *plan) error {
 			st.rootfs, st.plan = pl.Rootfs, pl

@@ -55,12 +55,15 @@ func recoverScene(dir string) error {
 	if err != nil {
 		return err
 	}
-	killStragglers(rootfs)
 	root, err := step.OpenRootDir(rootfs)
+	if errors.Is(err, fs.ErrNotExist) { // with all that was in it
+		return errors.Join(j.undo(undoer{}.withoutRoot), os.RemoveAll(dir))
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("root file system: %w", err)
 	}
 	defer step.Closing(root.FD)
+	killStragglers(root)
 	u := undoer{root: root, aside: filepath.Join(dir, asideName)}
 	if err := j.undo(u.undo); err != nil {
 		return err

@@ -82,6 +82,7 @@ func (s *scene) strike() error {
 	for _, release := range s.releases {
 		errs = append(errs, release())
 	}
+	killStragglers(s.root)
 	u := undoer{root: s.root, aside: filepath.Join(s.dir, asideName), live: true}
 	errs = append(errs, s.journal.undo(u.undo))
 	if err := errors.Join(errs...); err != nil {

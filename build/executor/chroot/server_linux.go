@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -15,8 +14,9 @@ import (
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
-// servers is how many calls can be answered at once.
-const servers = 4
+// maxServers is how many calls can be answered at once. An answer may have to wait: to open the one end of a fifo, for
+// somebody at the other.
+const maxServers = 64
 
 // server answers the calls that the confinement filter sends. It lives in the step's supervisor, whose root is the
 // step's own: a path that the step has had a hand in can't lead it anywhere else. What it needs from outside it has
@@ -32,18 +32,23 @@ type server struct {
 	calls    map[seccomp.Call]call
 	standIns bool
 
+	waits func(id uint64) bool // whether a call still waits
+
 	me    int   // our pid, whose children are the step
 	peers []int // other such supervisors
 	first int   // the step's first process, which it knows as 1 as well
 
-	roaming   atomic.Bool // the step has a folder of /proc open, or is in one
-	slowReads atomic.Bool // process_vm_readv is forbidden
-	terminals sync.Map    // numbers of the terminals that are the step's
+	roaming   atomic.Bool  // the step has a folder of /proc open, or is in one
+	slowReads atomic.Bool  // process_vm_readv is forbidden
+	console   atomic.Int64 // the number of the step's own terminal, plus 1
+	running   atomic.Int32 // goroutines that serve
+	idle      atomic.Int32 // those of them that have no call
 }
 
 // newServer opens what a server needs, while the process still has the outer root.
 func newServer(rootfs step.RootDir, p *plan) (*server, error) {
-	s := &server{calls: knownCalls(), standIns: p.StandIns, me: unix.Getpid(), peers: p.Peers}
+	s := &server{listener: -1, calls: knownCalls(), standIns: p.StandIns, me: unix.Getpid(), peers: p.Peers}
+	s.waits = s.valid
 	var err error
 	if s.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, step.Setup(err, "open /proc")
@@ -65,27 +70,36 @@ func (s *server) serve(listener int, broken func(any)) {
 	s.listener = listener
 	// Linux 6.6: caller and server take turns on one processor. Without it answers are only slower.
 	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-	for range servers {
-		go func() {
-			defer func() {
-				if r := recover(); r != nil {
-					broken(r)
-				}
-			}()
-			runtime.LockOSThread() // it changes its identity
-			s.loop()
-		}()
-	}
+	s.start(broken)
 }
 
-func (s *server) loop() {
+// start starts one goroutine that serves, and that starts others when it would be the last to be idle.
+func (s *server) start(broken func(any)) {
+	if s.running.Add(1) > maxServers {
+		s.running.Add(-1)
+		return
+	}
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				broken(r)
+			}
+		}()
+		runtime.LockOSThread() // it changes its identity
+		s.loop(func() { s.start(broken) })
+	}()
+}
+
+func (s *server) loop(another func()) {
 	for {
+		s.idle.Add(1)
 		// The kernel's structure may have grown, and it has to come zeroed.
 		var room struct {
 			n notification
 			_ [256]byte
 		}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&room)))
+		last := s.idle.Add(-1) == 0
 		switch {
 		case errno == unix.EINTR:
 			continue
@@ -93,6 +107,9 @@ func (s *server) loop() {
 			continue
 		case errno != 0:
 			return
+		}
+		if last {
+			another()
 		}
 		s.reply(&room.n, s.handle(&room.n))
 	}

@@ -8,11 +8,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
-// killStragglers kills processes whose root is rootfs. There are none, but for those of a step whose supervisor was
-// killed as well, by an administrator or for want of memory.
-func killStragglers(rootfs string) {
+// killStragglers kills processes whose root is this. There are none, but for those of a step whose supervisor was
+// killed, by an administrator or for want of memory.
+func killStragglers(root step.RootDir) {
+	rootfs, err := os.Readlink(step.FDPath(root.FD))
+	if err != nil {
+		return
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -26,7 +26,6 @@ type stubs struct {
 
 // stubOf opens the stub of a folder. With fill it holds what the folder holds now.
 func (c *caller) stubOf(n node, fill bool) (int, error) {
-	c.s.roaming.Store(true)
 	var names map[string]uint32
 	var err error
 	if fill {

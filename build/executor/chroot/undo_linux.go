@@ -106,6 +106,19 @@ func (u undoer) sendHome(e entry) error {
 	if err != nil || exists(e.From) {
 		return err
 	}
+	return remake(e)
+}
+
+// withoutRoot is undo where the root file system is gone: the sources that were in it are made again.
+func (undoer) withoutRoot(e entry) error {
+	if e.Kind != moved || exists(e.From) {
+		return nil
+	}
+	return remake(e)
+}
+
+// remake makes an empty source in place of one that is lost.
+func remake(e entry) error {
 	mode := os.FileMode(e.Thing.Mode & 0o777)
 	if e.Thing.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return writeFile(e.From, nil, mode, int(e.Thing.UID), int(e.Thing.GID))
