@@ -65,8 +65,8 @@ func probeStatus() error {
 	}
 	nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	fact("process", "priority", nice, outcome(err))
-	session, _ := unix.Getsid(0)
-	fact("process", "pid", os.Getpid(), "ppid", os.Getppid(), "group", unix.Getpgrp(), "session", session)
+	session, err := unix.Getsid(0)
+	fact("process", "its group and session are the first process's", unix.Getpgrp() == session && session == 1, outcome(err))
 	return nil
 }
 
