@@ -53,6 +53,7 @@ type sources struct {
 
 	named map[string]string // named contexts
 
+	aside        bool // see inputs
 	reproducible bool
 	epoch        string            // SOURCE_DATE_EPOCH of a reproducible build that was not told one; else ""
 	vcs          map[string]string // the commit that folder is of, in the frontend's words

@@ -42,7 +42,7 @@ func shareFolders(ctx context.Context, c *client.Client, located []*sources, fai
 }
 
 func folderSession(ctx context.Context, src *sources, fail func(error)) (*session.Session, error) {
-	in := &inputs{mounts: map[string]fsutil.FS{}, masked: src.masked}
+	in := &inputs{mounts: map[string]fsutil.FS{}, masked: src.masked, aside: src.aside}
 	if err := in.mount("context", src.folder, fail); err != nil {
 		return nil, err
 	}

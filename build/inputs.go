@@ -21,6 +21,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/wherry-oci/wherry/build/handover"
 )
 
 // inputs are a build's sources in the words of BuildKit's client and frontend.
@@ -30,6 +32,7 @@ type inputs struct {
 	attrs   map[string]string
 	session []session.Attachable
 	masked  func(dir string) bool // whether not all permissions in it are taken over
+	aside   bool                  // modes that would lock us out are noted instead of given
 }
 
 // namedContext begins what the engine calls a folder that is a named context.
@@ -40,7 +43,7 @@ var errStdinGone = errors.New("the build engine of another process has ended, an
 
 // inputs opens the sources. fail is told of a file that can't be read.
 func (s *sources) inputs(fail func(error)) (*inputs, error) {
-	in := &inputs{mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}, attrs: map[string]string{}, masked: s.masked}
+	in := &inputs{mounts: map[string]fsutil.FS{}, stores: map[string]content.Store{}, attrs: map[string]string{}, masked: s.masked, aside: s.aside}
 	if s.filename != "" {
 		in.attrs["filename"] = s.filename
 	}
@@ -114,7 +117,27 @@ func (in *inputs) mount(name, dir string, fail func(error)) error {
 	if in.masked(dir) {
 		in.mounts[name], err = asInGit(in.mounts[name])
 	}
+	if err == nil && in.aside {
+		in.mounts[name], err = withNotedModes(in.mounts[name])
+	}
 	return err
+}
+
+// withNotedModes has the engine of an ordinary user make files that it can read and change,
+// whatever their modes are to be.
+func withNotedModes(files fsutil.FS) (fsutil.FS, error) {
+	return fsutil.NewFilterFS(files, &fsutil.FilterOpt{
+		Map: func(_ string, st *types.Stat) fsutil.MapResult {
+			made, key, value, err := handover.Aside(os.FileMode(st.Mode))
+			if err == nil && key != "" {
+				if st.Xattrs == nil {
+					st.Xattrs = map[string][]byte{}
+				}
+				st.Mode, st.Xattrs[key] = uint32(made), value
+			}
+			return fsutil.MapResultKeep
+		},
+	})
 }
 
 // addNamed adds one of the contexts that a Dockerfile knows by a name.

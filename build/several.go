@@ -51,6 +51,7 @@ func Several(ctx context.Context, store Store, state State, p Progress, targets 
 		if located[i], err = locate(ctx, t.Request); err != nil {
 			return nil, &TargetError{t.Name, err}
 		}
+		located[i].aside = state.Isolation == IsolationNone
 	}
 	var results []*Result
 	err := withEngine(ctx, store, state, targets[0].Request, func(ctx context.Context, c *client.Client, own *ownEngine) (err error) {

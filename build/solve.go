@@ -69,6 +69,7 @@ func onEngine(ctx context.Context, store Store, state State, r Request, do job) 
 	if err != nil {
 		return err
 	}
+	src.aside = state.Isolation == IsolationNone
 	return withEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, own *ownEngine) error {
 		return withSources(ctx, own, src, r, func(ctx context.Context, opt client.SolveOpt) error { return do(ctx, c, own, opt) })
 	})

@@ -228,6 +228,24 @@ func (n *notes) copyInTable(to, from string) error {
 	return n.intoTable(to, *noted)
 }
 
+// Aside says how a file or folder of root's is made elsewhere so that it is one with this mode in a folder of snapshots
+// that keep owners aside: with which mode, and with which extended attribute; key is "" if there is no need of one.
+func Aside(mode fs.FileMode) (made fs.FileMode, key string, value []byte, err error) {
+	if !mode.IsRegular() && !mode.IsDir() {
+		return mode, "", nil, nil
+	}
+	kind := uint32(unix.S_IFREG)
+	if mode.IsDir() {
+		kind = unix.S_IFDIR
+	}
+	needed := aside(kind)
+	if bits := modeBits(mode); bits&needed != needed {
+		value, err = json.Marshal(note{Mode: bits})
+		return mode.Type() | fs.FileMode(aside(kind|bits)), noteKey, value, err
+	}
+	return mode, "", nil, nil
+}
+
 // SetOwner makes the file at path, which is in a folder of a snapshot, its owner's, with the mode. A symlink is not
 // followed and has no mode. Where owners are kept aside both are noted, and whatever kind of file it is keeps its other
 // notes; else they are set.

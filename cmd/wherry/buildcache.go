@@ -57,10 +57,11 @@ func buildCacheUsage(ctx context.Context, dir string, seen map[fileID]bool) (cac
 	return u, err
 }
 
-// isSnapshot knows /PRIVILEGES/SNAPSHOTTER/snapshots/snapshots/NUMBER.
+// isSnapshot knows /PRIVILEGES/SNAPSHOTTER/snapshots/snapshots/NUMBER; where snapshots are
+// folders they are known by what each has changed, in .../snapshots/deltas/NUMBER.
 func isSnapshot(path string) bool {
 	parts := strings.Split(path, string(filepath.Separator))
-	return len(parts) == 6 && parts[3] == "snapshots" && parts[4] == "snapshots"
+	return len(parts) == 6 && parts[3] == "snapshots" && (parts[4] == "snapshots" || parts[4] == "deltas")
 }
 
 // ignoreGone: a build may be removing files while they are looked at.
