@@ -23,7 +23,7 @@ import (
 
 // Variables with which this binary starts itself again.
 const (
-	outerVar  = "CHROOT_TEST_OUTER"  // "docker", "nomknod" or "nolandlock": give up what such a container lacks, then run the tests
+	outerVar  = "CHROOT_TEST_OUTER"  // "docker", "nomknod", "nochroot" or "nolandlock": give up what such a container lacks, then run the tests
 	innerVar  = "CHROOT_TEST_INNER"  // that has been done
 	engineVar = "CHROOT_TEST_ENGINE" // play an engine that is about to be killed
 	playVar   = "CHROOT_TEST_PLAY"   // be a program in a step: see play
@@ -75,6 +75,9 @@ func becomeContainer(kind string) error {
 	if kind == "nomknod" {
 		sets.Bounding &^= 1 << unix.CAP_MKNOD
 	}
+	if kind == "nochroot" {
+		sets.Bounding &^= 1 << unix.CAP_SYS_CHROOT
+	}
 	if err := step.DropBounding(sets.Bounding); err != nil {
 		return err
 	}
@@ -87,8 +90,8 @@ func becomeContainer(kind string) error {
 	return unix.Exec("/proc/self/exe", os.Args, os.Environ())
 }
 
-// TestContainers runs all other tests in what is like a container of docker's, and some in one without CAP_MKNOD and
-// in one on a kernel without Landlock.
+// TestContainers runs all other tests in what is like a container of docker's, and some in one without CAP_MKNOD, one
+// without CAP_SYS_CHROOT, and one on a kernel without Landlock.
 func TestContainers(t *testing.T) {
 	if env(innerVar) != "" {
 		t.Skip("this is one of them")
@@ -96,7 +99,7 @@ func TestContainers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the root of a container is played by root")
 	}
-	for kind, tests := range map[string]string{"docker": ".", "nomknod": "TestSight|TestTerminal", "nolandlock": "TestSight|TestAttack|TestOtherABI"} {
+	for kind, tests := range map[string]string{"docker": ".", "nomknod": "TestSight|TestTerminal", "nolandlock": "TestSight|TestAttack|TestOtherABI", "nochroot": "TestPossible"} {
 		t.Run(kind, func(t *testing.T) {
 			args := []string{"-test.v", "-test.count=1", "-test.skip=TestContainers", "-test.run=" + tests}
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
@@ -104,7 +107,7 @@ func TestContainers(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
-			} else if !strings.Contains(string(out), "--- PASS: TestSight") {
+			} else if !strings.Contains(string(out), "--- PASS: Test") {
 				t.Errorf("nothing ran:\n%s", out)
 			}
 		})

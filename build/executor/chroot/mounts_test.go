@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/cache"
 	bkexecutor "github.com/moby/buildkit/executor"
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/llbsolver/mounts"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/sys/user"
@@ -292,5 +294,61 @@ func TestKilledEngine(t *testing.T) {
 	}
 	if err := errors.Join(Recover(b.root), Recover(b.root+"/nowhere")); err != nil {
 		t.Errorf("nothing to recover: %v", err)
+	}
+}
+
+// TestKilledSupervisor checks that a step ends with its supervisor, and that nothing of it is left.
+func TestKilledSupervisor(t *testing.T) {
+	b := newBench(t)
+	cache := folder(t, "cache")
+	mark := "6" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	done, started := make(chan error, 1), make(chan struct{})
+	var out steptest.Writer
+	go func() {
+		meta := b.meta(bkexecutor.Meta{Args: steptest.Shell("(setsid sleep " + mark + " &); setsid sleep " + mark + " & echo up; sleep " + mark)})
+		_, err := b.exec.Run(t.Context(), "killed", b.mount(), []bkexecutor.Mount{{Dest: "/c", Src: steptest.Dir(cache)}}, bkexecutor.ProcessInfo{Meta: meta, Stdout: &out}, started)
+		done <- err
+	}()
+	<-started
+	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "up") && steptest.FindProcess(mark) != "" })
+	st, _, leave, err := b.exec.(*chrootExecutor).running.Join(t.Context(), "killed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	supervisor, err := supervisorOf(st.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(supervisor, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var exit *gatewayapi.ExitError
+	if err := <-done; !errors.As(err, &exit) || exit.ExitCode != 137 {
+		t.Errorf("got %v", err)
+	}
+	if !steptest.Gone(mark) {
+		t.Error("a process of the step is left")
+	}
+	if got := b.tree(); got != "" || content(t, cache, "f") != "cache" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+// TestPossible checks what is said of a container in which a step can be run, and of others.
+func TestPossible(t *testing.T) {
+	err := Possible()
+	var impossible *ImpossibleError
+	switch env(innerVar) {
+	case "":
+		t.Skip("TestContainers runs this where it belongs")
+	case "nochroot":
+		if !errors.As(err, &impossible) || impossible.Missing != "CAP_SYS_CHROOT" || !errors.Is(err, unix.EPERM) {
+			t.Errorf("without CAP_SYS_CHROOT: %v", err)
+		}
+	default:
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -50,6 +50,7 @@ func TestSight(t *testing.T) {
 		{name: "mounts", script: "cut -d' ' -f2 /proc/mounts; df / | tail -1 | grep -c /", want: "/ /proc /dev /dev/pts 1"},
 		{name: "through links", script: "cd /tmp 2>/dev/null || mkdir /tmp && cd /tmp; echo x > f; cat /proc/self/cwd/f /proc/self/root/tmp/f /proc/self/root/proc/self/cwd/f; cat /proc/self/../self/comm; rm -r /tmp", want: "x x x cat"},
 		{name: "executed by link", script: "/proc/self/exe 2>&1 | grep -o '^exe: applet'", want: "exe: applet"},
+		{name: "answers that wait", script: "mkfifo /f; for i in 1 2 3 4 5 6; do cat /proc/self/root/f > /dev/null & done; sleep 0.2; cat /proc/self/comm; rm /f", want: "cat"},
 		{name: "read-only", script: "(echo 1 > /proc/sys/kernel/sysrq) 2>/dev/null || echo no; echo 500 > /proc/self/oom_score_adj && cat /proc/self/oom_score_adj", want: "no 500"},
 		{name: "hidden", script: "cat /proc/kcore /proc/keys /proc/sysrq-trigger 2>/dev/null | wc -c; ls /proc | grep -cE '^(kcore|keys|kmsg)$' || true", want: "0 0"},
 		{name: "devices", script: "head -c3 /dev/zero | od -An -tx1; echo x > /dev/null; head -c1 /dev/urandom | wc -c; test -c /dev/null && test -c /dev/tty && echo dev; (: < /dev/tty) 2>/dev/null || echo none; (echo x > /dev/full) 2>/dev/null || echo full", want: "00 00 00 1 dev none full"},
