@@ -19,16 +19,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-seccomp=unconfined] [-root=DIR] PROGRAM ARG... stands where "as USER" may
+// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-seccomp=podman|unconfined] [-root=DIR] PROGRAM ARG... stands where "as USER" may
 // stand. It runs the program in a container as docker's default ones are: its seccomp profile, its capabilities, its
 // masked paths. The container has the toolbox (or DIR) as root, the story's folders where they are outside, and the
 // host's network.
 type container struct {
 	spec *specs.Spec
 	root string // "": the toolbox
-	// unconfined is without a seccomp profile.
-	unconfined bool
-	who        account
+	// seccomp is the profile: "" docker's, "podman" that of podman, "unconfined" none.
+	seccomp string
+	who     account
 }
 
 // dockerCapabilities are those that root in a container of docker's has.
@@ -76,16 +76,27 @@ func readContainer(args []string) (*container, []string, error) {
 		case "-root":
 			c.root = value
 		case "-seccomp":
-			c.unconfined = value == "unconfined"
+			c.seccomp = value
 		default:
 			return nil, nil, fmt.Errorf("contained: no flag %q", flag)
 		}
 	}
 	var err error
-	if c.spec, err = dockerSpec(caps, c.who); c.unconfined {
-		c.spec.Linux.Seccomp = nil
+	if c.spec, err = dockerSpec(caps, c.who); err != nil {
+		return nil, nil, err
 	}
-	return c, args, err
+	switch c.seccomp {
+	case "unconfined":
+		c.spec.Linux.Seccomp = nil
+	case "podman":
+		text, err := os.ReadFile("/usr/share/containers/seccomp.json")
+		if err != nil {
+			return nil, nil, err
+		}
+		c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(text), c.spec)
+		return c, args, err
+	}
+	return c, args, nil
 }
 
 // dockerSpec is a container as docker's are by default, of a user.

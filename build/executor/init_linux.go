@@ -67,7 +67,8 @@ func becomeStep(p *plan) error {
 		return err
 	}
 	if p.Hostname != "" {
-		if err := unix.Sethostname([]byte(p.Hostname)); err != nil {
+		// Podman's default profile lets user namespaces be made, and forbids this in them: the name stays the outer one.
+		if err := unix.Sethostname([]byte(p.Hostname)); err != nil && !errors.Is(err, unix.EPERM) {
 			return step.Setup(err, "set host name")
 		}
 	}
