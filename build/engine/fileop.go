@@ -77,13 +77,16 @@ type fileOp struct {
 // fileBackend is who works on files, in the way that snapshots want it.
 func (w *layoutWorker) fileBackend() (fileoptypes.Backend, error) {
 	b, err := newFileBackend()
-	if err != nil || w.snapshots.folders == nil {
-		return b, err
+	files := w.snapshots
+	switch {
+	case err != nil:
+		return nil, err
+	case files.aside:
+		return &archiveBackend{&asideBackend{b, files.folders}, files}, nil
+	case files.folders != nil, files.noDevices():
+		return &archiveBackend{b, files}, nil
 	}
-	if w.snapshots.aside {
-		return &folderBackend{&asideBackend{b, w.snapshots.folders}, w.snapshots.folders}, nil
-	}
-	return &folderBackend{b, w.snapshots.folders}, nil
+	return b, nil
 }
 
 // solve is Exec of BuildKit's operation, which has its backend built in.

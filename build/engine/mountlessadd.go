@@ -8,25 +8,22 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"time"
 
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/llbsolver/ops/fileoptypes"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/go-archive/compression"
 	fscopy "github.com/tonistiigi/fsutil/copy"
-
-	"github.com/wherry-oci/wherry/build/handover"
 )
 
-// folderBackend unpacks archives for ADD without a mount namespace, in which BuildKit's
-// backend does it. The rest is the other backend's.
-type folderBackend struct {
+// archiveBackend unpacks archives for ADD where BuildKit's backend can't: without a mount
+// namespace, and where no devices can be made. The rest is the other backend's.
+type archiveBackend struct {
 	fileoptypes.Backend
-	snapshots *handover.Snapshots
+	files *storage
 }
 
-func (b *folderBackend) Copy(ctx context.Context, from, to, user, group fileoptypes.Mount, a *pb.FileActionCopy) (err error) {
+func (b *archiveBackend) Copy(ctx context.Context, from, to, user, group fileoptypes.Mount, a *pb.FileActionCopy) (err error) {
 	if !a.AttemptUnpackDockerCompatibility {
 		return b.Backend.Copy(ctx, from, to, user, group, a)
 	}
@@ -92,59 +89,4 @@ func archiveAt(root, path string) (string, error) {
 		return "", nil // so it is a file like others
 	}
 	return file, nil
-}
-
-// unpack unpacks an archive into the folder that an ADD names, which it makes.
-func (b *folderBackend) unpack(ctx context.Context, file string, to, user, group fileoptypes.Mount, a *pb.FileActionCopy) (err error) {
-	owner, err := readOwner(a.Owner, mountableOf(user), mountableOf(group))
-	if err != nil {
-		return err
-	}
-	root, unmount, err := mountLocally(mountableOf(to))
-	if err != nil {
-		return err
-	}
-	defer func() { err = withoutRoots(errors.Join(err, unmount()), root) }()
-	dest, err := continuity.RootPath(root, cleanCopyPath(a.Dest))
-	if err != nil {
-		return err
-	}
-	if err := b.makeFolders(dest, owner, a.Timestamp); err != nil {
-		return err
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // only read
-	plain, err := compression.DecompressStream(f)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, plain.Close()) }()
-	return b.snapshots.Unpack(ctx, dest, plain, func(h *tar.Header) (bool, error) {
-		if owner != nil {
-			h.Uid, h.Gid = owner.UID, owner.GID
-		}
-		return h.Typeflag != tar.TypeXGlobalHeader, nil
-	})
-}
-
-// makeFolders makes the folder at path and what is missing above it.
-func (b *folderBackend) makeFolders(path string, owner *fscopy.User, timestamp int64) error {
-	var when *time.Time
-	if timestamp != -1 {
-		t := time.Unix(0, timestamp)
-		when = &t
-	}
-	made, err := fscopy.MkdirAll(path, 0o755, nil, when)
-	if err != nil || owner == nil {
-		return err
-	}
-	for _, dir := range made {
-		if err := b.snapshots.SetOwner(dir, handover.Owner{UID: owner.UID, GID: owner.GID, Mode: 0o755}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

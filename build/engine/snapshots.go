@@ -62,6 +62,7 @@ type storage struct {
 	folders               *handover.Snapshots // the same, if it needs no mounts; else nil
 	aside                 bool                // owners are kept beside the files
 	shareFS               func() error
+	noDevices             func() bool // devices can't be made
 }
 
 func openStorage(o Options, st *state, name string) (*storage, error) {
@@ -81,6 +82,10 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 		s.Snapshotter = s.folders
 	}
 	s.Snapshotter = &watched{s.Snapshotter, st}
+	s.noDevices = sync.OnceValue(func() bool {
+		refused, err := handover.DevicesRefused(dir)
+		return err == nil && refused && !s.aside // else who makes one says what is wrong
+	})
 	return s, err
 }
 

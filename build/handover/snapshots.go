@@ -72,7 +72,7 @@ func Open(o Options) (*Snapshots, error) {
 	}
 	s.folders.init(s)
 	var err error
-	if s.noDevices, err = mknodRefused(o.Dir); err != nil {
+	if s.noDevices, err = DevicesRefused(filepath.Join(o.Dir, "folders")); err != nil {
 		return nil, fmt.Errorf("open the snapshots: %w", err)
 	}
 	if o.OwnersAside {
@@ -94,10 +94,10 @@ func Open(o Options) (*Snapshots, error) {
 	return s, nil
 }
 
-// mknodRefused finds out whether devices can be made, which root in a container may have no capability for, or a file
-// system no kind of file.
-func mknodRefused(dir string) (bool, error) {
-	path := filepath.Join(dir, "folders", "new-device")
+// DevicesRefused tries whether devices can't be made in the folder dir, which exists: root in a container or a user namespace
+// may have no right to, or the file system no such kind of file. The error is of a failure that says nothing of that.
+func DevicesRefused(dir string) (bool, error) {
+	path := filepath.Join(dir, "new-device")
 	err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3)))
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOTSUP):
