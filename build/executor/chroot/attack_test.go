@@ -126,9 +126,22 @@ func TestOtherABI(t *testing.T) {
 	}
 	parent := uint32(os.Getpid())
 	calls := [][4]uint32{
-		{61, elfText, 0, 0}, {21, elfText, elfText, elfText}, {26, 16, parent, 0}, {425, 8, elfText, 0}, {346, 0, 0, 0}, {349, parent, parent, 0},
-		{310, 0x10000000, 0, 0}, {357, 0, elfText, 64}, {37, parent, 0, 0}, {340, parent, 7, elfText}, {97, 0, parent, 19}, {342, 0, elfText, 0},
-		{14, elfText, 0o60666, 0x800}, {217, elfText, elfText, 0}, {374, 0, 0, 0}, {434, parent, 0, 0},
+		{61, elfText, 0, 0},
+		{21, elfText, elfText, elfText},
+		{26, 16, parent, 0},
+		{425, 8, elfText, 0},
+		{346, 0, 0, 0},
+		{349, parent, parent, 0},
+		{310, 0x10000000, 0, 0},
+		{357, 0, elfText, 64},
+		{37, parent, 0, 0},
+		{340, parent, 7, elfText},
+		{97, 0, parent, 19},
+		{342, 0, elfText, 0},
+		{14, elfText, 0o60666, 0x800},
+		{217, elfText, elfText, 0},
+		{374, 0, 0, 0},
+		{434, parent, 0, 0},
 	}
 	// Without Landlock's scopes a number is looked at by the supervisor; with them the kernel says no to what follows.
 	if b.exec.(*chrootExecutor).abi >= landlockScopes {
