@@ -17,6 +17,8 @@
 //
 // The price: no program in a step gains privileges (sudo and file capabilities do nothing), nothing can be mounted, no
 // namespace and no other root entered, no device made, no raw socket opened; --network=none has no loopback either;
-// calls with a path take about 10 microseconds more; programs of another ABI (i386) find no /proc for stat, and
-// nothing but open, readlink and access look through links into /proc that are not the last part of a path.
+// calls with a path take about 10 microseconds more. A program that has changed its user or lost capabilities without
+// executing another one can be looked into by nobody, so that it finds an empty /proc and no terminals (apt's log of
+// what dpkg wrote); so do stat of a program of another ABI (i386), and paths that come to /proc by a link of the image
+// that is not their last part. /sys is empty.
 package chroot
