@@ -44,7 +44,7 @@ func TestSight(t *testing.T) {
 		{name: "streams", script: "echo a > /dev/stdout; echo b > /log; echo c | cat /dev/stdin; echo d | cat /dev/fd/0; echo e | cat /proc/self/fd/0; echo f >> /dev/fd/1", want: "a b c d e f"},
 		{name: "links", script: "readlink /proc/self/exe; readlink /proc/self/cwd; readlink /proc/self/root; test -L /proc/self && echo link; test $(readlink /proc/self) -gt 1 && echo number", want: "/bin/busybox / / link number"},
 		{name: "machine", script: "grep -c ^processor /proc/cpuinfo | grep -c .; grep -c MemTotal /proc/meminfo; cat /proc/sys/kernel/ostype; head -c4 /proc/version", want: "1 1 Linux Linu"},
-		{name: "own processes only", script: "sleep 5 & for p in /proc/[0-9]*; do test -e $p/stat && echo $(cat $p/comm); done > /l; sort /l; rm /l", want: "sh sleep"},
+		{name: "own processes only", script: "sleep 5 & until grep -q sleep /proc/$!/comm; do :; done; for p in /proc/[0-9]*; do test -e $p/stat && echo $(cat $p/comm); done > /l; sort /l; rm /l", want: "sh sleep"},
 		{name: "first process", script: "cat /proc/1/comm; cat /proc/2/comm 2>/dev/null || echo none; test /proc/1/root/. -ef / && echo same", want: "sh none same"},
 		{name: "a thread", script: "cat /proc/thread-self/comm; ls /proc/self/task | wc -l", want: "cat 1"},
 		{name: "mounts", script: "cut -d' ' -f2 /proc/mounts; df / | tail -1 | grep -c /", want: "/ /proc /dev /dev/pts 1"},
