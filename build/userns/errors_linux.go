@@ -2,6 +2,7 @@ package userns
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -62,7 +63,7 @@ func diagnose(err error, inside bool, setting func(file string) string) (reason,
 	const appArmor = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 	switch {
 	case inside && setting(appArmor) == "1":
-		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+		return "AppArmor restricts user namespaces", allowByAppArmor()
 	case setting("/proc/sys/user/max_user_namespaces") == "0":
 		return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
 	case setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
@@ -78,9 +79,20 @@ func diagnose(err error, inside bool, setting func(file string) string) (reason,
 	case seccompFiltered(setting("/proc/self/status")):
 		return "a seccomp filter forbids it, as containers have by default", "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ..."
 	case setting(appArmor) == "1":
-		return "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+		return "AppArmor restricts user namespaces", allowByAppArmor()
 	}
 	return err.Error(), ""
+}
+
+// allowByAppArmor gives this program a profile as those have that distributions let make user namespaces (Ubuntu 24.04
+// and newer): the setting that allows them to everybody is better left as it is.
+func allowByAppArmor() string {
+	program, err := os.Executable()
+	if err != nil {
+		program = "/usr/local/bin/wherry"
+	}
+	return fmt.Sprintf("echo 'abi <abi/4.0>, profile wherry %q flags=(unconfined) { userns, }' | sudo tee /etc/apparmor.d/wherry && "+
+		"sudo apparmor_parser -r /etc/apparmor.d/wherry", program)
 }
 
 // setting reads a kernel setting; "" where this kernel does not have it.

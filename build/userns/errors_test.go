@@ -21,8 +21,8 @@ func TestDiagnose(t *testing.T) {
 	}{
 		{false, unix.EPERM, map[string]string{"/proc/sys/user/max_user_namespaces": "0"}, "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"},
 		{false, unix.EPERM, map[string]string{"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"},
-		{false, unix.EACCES, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
-		{true, unix.EPERM, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "/proc/self/status": filtered}, "AppArmor restricts user namespaces", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
+		{false, unix.EACCES, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "AppArmor restricts user namespaces", allowByAppArmor()},
+		{true, unix.EPERM, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "/proc/self/status": filtered}, "AppArmor restricts user namespaces", allowByAppArmor()},
 		{false, unix.ENOSPC, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "there are too many user namespaces", "sudo sysctl -w user.max_user_namespaces=15000"},
 		{false, unix.EUSERS, nil, "user namespaces are nested too deeply", ""},
 		{true, unix.EINVAL, nil, "the root folder is not that of a mount, as in a chroot", ""},

@@ -107,7 +107,7 @@ func runDoctor(ctx context.Context, e *env, registries []string, format string) 
 	if d.Store, err = e.storeFacts(); err != nil {
 		return err
 	}
-	if d.Build, err = findRungs(ctx, d.Store.Dir); err != nil {
+	if d.Build, err = e.findRungs(ctx, d.Store.Dir); err != nil {
 		return err
 	}
 	d.Platforms = platformsOf(d.Build)

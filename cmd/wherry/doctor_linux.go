@@ -65,7 +65,7 @@ func filesystemOf(dir string) (name string, free int64) {
 }
 
 // findRungs tries each way to build.
-func findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
+func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
 	rungs, err := build.Rungs(ctx, existing(storeDir))
 	if err != nil {
 		return buildFacts{}, err
@@ -74,7 +74,7 @@ func findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
 	for _, r := range rungs {
 		facts := rungFacts{Rung: r.Letter, Name: r.Name, Isolation: string(r.Isolation), Works: r.Reason == nil}
 		if r.Reason != nil {
-			facts.Reason, facts.Hint = r.Reason.Error(), rungHint(r.Reason)
+			facts.Reason, facts.Hint = r.Reason.Error(), e.rungHint(r.Reason)
 		} else if f.Rung == "" {
 			f.Rung, f.Isolation, f.Snapshots = r.Letter, string(r.Isolation), snapshotsOf(r)
 			f.Steps = r.Isolation != build.IsolationNone
@@ -86,9 +86,12 @@ func findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
 }
 
 // rungHint is the command or setting that would bring a way to build.
-func rungHint(reason error) string {
-	if e, ok := errors.AsType[*userns.NotPermittedError](reason); ok {
-		return e.Hint
+func (e *env) rungHint(reason error) string {
+	if refused, ok := errors.AsType[*userns.NotPermittedError](reason); ok {
+		if refused.Container && e.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+			return "in the pod's spec: hostUsers: false, and securityContext: {seccompProfile: {type: Unconfined}} of the container"
+		}
+		return refused.Hint
 	}
 	if e, ok := errors.AsType[*userns.NoRangeError](reason); ok {
 		return e.Hint

@@ -13,6 +13,6 @@ func (e *env) systemFacts() systemFacts {
 
 func filesystemOf(string) (name string, free int64) { return "", 0 }
 
-func findRungs(context.Context, string) (buildFacts, error) { return buildFacts{}, nil }
+func (e *env) findRungs(context.Context, string) (buildFacts, error) { return buildFacts{}, nil }
 
 func platformsOf(buildFacts) []platformFacts { return nil }
