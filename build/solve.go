@@ -123,17 +123,6 @@ func withEngine(ctx context.Context, store Store, state State, r Request, use fu
 	}
 }
 
-// checkLimits says early that there can be no limits. A runtime has its own ways to groups.
-func (s State) checkLimits(r Request) error {
-	if r.Runtime != "" || r.Steps.CgroupParent == "" && len(r.Steps.Resources) == 0 {
-		return nil
-	}
-	if !s.mounts() {
-		return fmt.Errorf("limits for steps need the isolation %q, not %q", IsolationNamespaces, s.Isolation)
-	}
-	return executor.LimitsPossible(r.Steps.CgroupParent)
-}
-
 // errEngineGone says that another process's engine ended under the build.
 var errEngineGone = errors.New("the build engine of another process has ended")
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/buildkit/executor"
 	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/executor/internal/cgroup"
@@ -15,10 +16,10 @@ import (
 // NotDelegatedError says that steps can't be limited here: this process may not divide the control group that it is in.
 type NotDelegatedError = cgroup.NotDelegatedError
 
-// LimitsPossible says whether steps can have limits below the control group parent ("": that of this process). The
-// error is a *NotDelegatedError, or says what else is wrong with parent.
-func LimitsPossible(parent string) error {
-	g, err := cgroup.New("probe", parent, nil)
+// LimitsPossible says whether steps can have limits below the control group parent ("": that of this process): it makes
+// a group that has them, and takes it away again. The error is a *NotDelegatedError, or says what else is wrong.
+func LimitsPossible(parent string, limits *pb.LinuxResources) error {
+	g, err := cgroup.New("probe", parent, limits)
 	if err != nil {
 		return err
 	}

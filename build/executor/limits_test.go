@@ -24,7 +24,7 @@ import (
 func TestLimits(t *testing.T) {
 	b := newBench(t)
 	memory := &pb.LinuxResources{Memory: 32 << 20, MemorySwap: 32 << 20}
-	if err := executor.LimitsPossible(""); err != nil {
+	if err := executor.LimitsPossible("", memory); err != nil {
 		var refused *executor.NotDelegatedError
 		if !errors.As(err, &refused) {
 			t.Fatal(err)

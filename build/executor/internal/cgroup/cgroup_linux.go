@@ -72,7 +72,11 @@ func (g *Group) Close() error { return g.manager.Destroy() }
 
 // refused tells apart what this process may not do from what is wrong with the limits.
 func refused(err error) error {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBUSY) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		controller, _, _ := strings.Cut(filepath.Base(at.Path), ".")
+		return &NotDelegatedError{fmt.Errorf("the controller %q is not handed down: %w", controller, at.Err)}
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EBUSY) {
 		return &NotDelegatedError{err}
 	}
 	return fmt.Errorf("set limits: %w", err)
