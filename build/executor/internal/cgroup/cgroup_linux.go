@@ -52,7 +52,10 @@ func New(id, parent string, limits *pb.LinuxResources) (*Group, error) {
 	if err != nil {
 		return nil, refused(err)
 	}
-	if err := errors.Join(g.manager.Apply(-1), g.manager.Set(config.Resources)); err != nil {
+	if err = g.manager.Apply(-1); err == nil {
+		err = g.manager.Set(config.Resources)
+	}
+	if err != nil {
 		return nil, errors.Join(refused(err), g.Close())
 	}
 	return &g, nil
