@@ -162,7 +162,7 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		// image_test.go
 		"base": cmdBase, "archive": cmdArchive, "validate": cmdValidate, "image": cmdImage, "names": cmdNames, "seal": cmdSeal,
 		// host_test.go
-		"need": cmdNeed, "capture": cmdCapture, "tmpfs": cmdTmpfs, "damage": cmdDamage, "links": cmdLinks, "times": cmdTimes, "within": cmdWithin,
+		"need": cmdNeed, "capture": cmdCapture, "tmpfs": cmdTmpfs, "overlay": cmdOverlay, "damage": cmdDamage, "links": cmdLinks, "times": cmdTimes, "within": cmdWithin,
 		"debian": cmdDebian, "terminal": cmdTerminal,
 		// blocks_test.go
 		"loop": cmdLoop, "shares": cmdShares,

@@ -53,6 +53,19 @@ func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
+// cmdOverlay: overlay FOLDER SIZE mounts a small overlayfs there until the story ends: the file system that a container has, on which
+// no other overlayfs can be written.
+func cmdOverlay(ts *testscript.TestScript, _ bool, args []string) {
+	dir, layers := ts.MkAbs(args[0]), ts.MkAbs(args[0])+".layers"
+	cmdTmpfs(ts, false, []string{layers, args[1]})
+	for _, name := range []string{dir, layers + "/lower", layers + "/upper", layers + "/work"} {
+		ts.Check(os.MkdirAll(name, 0o755))
+	}
+	ts.Check(os.Chmod(layers+"/upper", 0o777|os.ModeSticky))
+	ts.Check(unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work"))
+	ts.Defer(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
 // cmdDamage: damage FILE half | flip cuts a file in two, or changes a byte in its middle.
 func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 	file := ts.MkAbs(args[0])

@@ -83,7 +83,7 @@ func (w *layoutWorker) fileBackend() (fileoptypes.Backend, error) {
 		return nil, err
 	case files.aside:
 		return &archiveBackend{&asideBackend{b, files.folders}, files}, nil
-	case files.folders != nil, files.noDevices():
+	case files.mountless, files.noDevices():
 		return &archiveBackend{b, files}, nil
 	}
 	return b, nil

@@ -27,7 +27,7 @@ import (
 // a folder is given to the next step to be changed.
 const handedOver = "fuse-overlayfs"
 
-// openFolders opens snapshots that need no mounts: each is one folder.
+// openFolders opens snapshots each of which is one folder.
 func openFolders(dir string, o Options) (*handover.Snapshots, error) {
 	return handover.Open(handover.Options{
 		Dir: dir, OwnersAside: o.NoSteps,
@@ -36,11 +36,12 @@ func openFolders(dir string, o Options) (*handover.Snapshots, error) {
 	})
 }
 
-// folderCache is BuildKit's cache manager, whose references give their folder as it is.
-// BuildKit mounts what is to be read only, which it asks for wherever it only reads.
+// folderCache is BuildKit's cache manager, whose references have their folder stay in its
+// place while it is used.
 type folderCache struct {
 	cache.Manager
 	snapshots *handover.Snapshots
+	mountless bool
 }
 
 func (c *folderCache) GetByBlob(ctx context.Context, d ocispecs.Descriptor, parent cache.ImmutableRef, o ...cache.RefOption) (cache.ImmutableRef, error) {
@@ -104,7 +105,7 @@ func (r *folderRef) Clone() cache.ImmutableRef {
 
 func (r *folderRef) Mount(ctx context.Context, readonly bool, s session.Group) (snapshot.Mountable, error) {
 	m, err := r.ImmutableRef.Mount(ctx, readonly, s)
-	return r.cache.mountable(ctx, m, err)
+	return r.cache.mountable(ctx, m, true, err)
 }
 
 // GetRemotes has our differ write all layers: some kinds of compression BuildKit leaves to
@@ -125,7 +126,7 @@ type folderMutable struct {
 
 func (r *folderMutable) Mount(ctx context.Context, readonly bool, s session.Group) (snapshot.Mountable, error) {
 	m, err := r.MutableRef.Mount(ctx, readonly, s)
-	return r.cache.mountable(ctx, m, err)
+	return r.cache.mountable(ctx, m, readonly, err)
 }
 
 // Commit commits the snapshot as well, which BuildKit leaves until something is made of it.
@@ -142,19 +143,26 @@ func (r *folderMutable) Commit(ctx context.Context) (cache.ImmutableRef, error) 
 	return r.cache.wrap(ref, err)
 }
 
-func (c *folderCache) mountable(ctx context.Context, m snapshot.Mountable, err error) (snapshot.Mountable, error) {
+func (c *folderCache) mountable(ctx context.Context, m snapshot.Mountable, readonly bool, err error) (snapshot.Mountable, error) {
 	if err != nil {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx) // it may be mounted later, and by others
-	return &folderMountable{m, func(root string) (func(), error) { return c.snapshots.Hold(ctx, root) }}, nil
+	access := "rw"
+	if readonly && !c.mountless {
+		access = "ro"
+	}
+	return &folderMountable{m, access, func(root string) (func(), error) { return c.snapshots.Hold(ctx, root) }}, nil
 }
 
 // folderMountable is a folder that stays where it is for as long as somebody has it
-// mounted.
+// mounted. BuildKit mounts what is read-only, which it asks for wherever it only reads, and
+// uses the folder itself of what is writable: that is what has to be told it where nothing
+// can be mounted. Elsewhere what must not change is read-only for steps, too.
 type folderMountable struct {
 	snapshot.Mountable
-	hold func(root string) (release func(), err error)
+	access string
+	hold   func(root string) (release func(), err error)
 }
 
 func (m *folderMountable) Mount() ([]mount.Mount, func() error, error) {
@@ -162,7 +170,7 @@ func (m *folderMountable) Mount() ([]mount.Mount, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	mounts = writable(mounts)
+	mounts = withAccess(mounts, m.access)
 	if len(mounts) != 1 {
 		return mounts, release, nil
 	}
@@ -182,11 +190,11 @@ func (m *folderMountable) Mount() ([]mount.Mount, func() error, error) {
 	}, nil
 }
 
-// writable takes "ro" out of mounts: BuildKit uses the folder itself then.
-func writable(mounts []mount.Mount) []mount.Mount {
+// withAccess makes mounts "ro" or "rw".
+func withAccess(mounts []mount.Mount, access string) []mount.Mount {
 	out := slices.Clone(mounts)
 	for i := range out {
-		out[i].Options = slices.DeleteFunc(slices.Clone(out[i].Options), func(o string) bool { return o == "ro" })
+		out[i].Options = append(slices.DeleteFunc(slices.Clone(out[i].Options), func(o string) bool { return o == "ro" || o == "rw" }), access)
 	}
 	return out
 }

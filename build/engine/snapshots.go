@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 
@@ -23,15 +22,15 @@ import (
 // cache says of one is wrong for the other.
 const (
 	overlayfs = "overlayfs" // layers stacked by the kernel
-	copies    = "native"    // folders copied from parent to child
-	handed    = "folders"   // folders handed from parent to child, without mounts
+	handed    = "folders"   // folders handed from parent to child
 )
 
 // probedName holds the boot id in which overlayfs was seen to work.
 const probedName = "overlayfs-probed"
 
-// chooseSnapshots takes overlayfs where it works in the state folder, else copies. That
-// overlayfs works is remembered until the machine goes down: the probe mounts twice.
+// chooseSnapshots takes overlayfs where it works in the state folder: not where nothing can
+// be mounted, and not on overlayfs itself, as in a container, or on NFS. That it works is
+// remembered until the machine goes down: the probe mounts twice.
 func chooseSnapshots(o Options) string {
 	if o.NoMounts {
 		return handed
@@ -40,13 +39,13 @@ func chooseSnapshots(o Options) string {
 	memory := filepath.Join(dir, probedName)
 	boot, err := bootID()
 	if err != nil {
-		return copies
+		return handed
 	}
 	if seen, err := os.ReadFile(memory); err == nil && bytes.Equal(seen, boot) {
 		return overlayfs
 	}
 	if !OverlayWorks(dir) {
-		return copies
+		return handed
 	}
 	_ = os.WriteFile(memory, boot, 0o600) // else the next build probes again
 	return overlayfs
@@ -59,7 +58,8 @@ func OverlayWorks(dir string) bool { return overlayutils.Supported(dir) == nil }
 type storage struct {
 	snapshots.Snapshotter // below containerd's metadata, which does not close it
 	name                  string
-	folders               *handover.Snapshots // the same, if it needs no mounts; else nil
+	folders               *handover.Snapshots // the same, if they are folders; else nil
+	mountless             bool                // nothing can be mounted
 	aside                 bool                // owners are kept beside the files
 	shareFS               func() error
 	noDevices             func() bool // devices can't be made
@@ -70,12 +70,10 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &storage{name: name, shareFS: sync.OnceValue(userns.ShareFS)}
+	s := &storage{name: name, mountless: o.NoMounts, shareFS: sync.OnceValue(userns.ShareFS)}
 	switch name {
 	case overlayfs:
 		s.Snapshotter, err = overlay.NewSnapshotter(dir)
-	case copies:
-		s.Snapshotter, err = native.NewSnapshotter(dir)
 	case handed:
 		s.name, s.aside = handedOver, o.NoSteps
 		s.folders, err = openFolders(dir, o)
@@ -91,7 +89,7 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 
 // readyForGit has BuildKit's git source work where nothing can be unshared.
 func (s *storage) readyForGit() error {
-	if s.folders == nil {
+	if !s.mountless {
 		return nil
 	}
 	return s.shareFS()

@@ -111,7 +111,7 @@ func newBase(opt base.WorkerOpt, o Options, shared *folders, files *storage) (*b
 		return nil, err
 	}
 	if files.folders != nil {
-		w.CacheMgr = &folderCache{w.CacheMgr, files.folders}
+		w.CacheMgr = &folderCache{w.CacheMgr, files.folders, files.mountless}
 	}
 	return w, addSources(w, o, shared, files)
 }

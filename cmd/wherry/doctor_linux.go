@@ -104,13 +104,10 @@ func (e *env) rungHint(reason error) string {
 
 // snapshotsOf is how the file systems of steps are put together.
 func snapshotsOf(r build.Rung) string {
-	switch {
-	case r.Isolation != build.IsolationNamespaces:
-		return "folders, handed from step to step"
-	case r.Overlay:
+	if r.Overlay {
 		return "overlayfs"
 	}
-	return "folders, copied from step to step"
+	return "folders, handed from step to step"
 }
 
 // platformsOf are those that images are mostly made for. Where no program could be run to
