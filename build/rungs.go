@@ -27,6 +27,8 @@ type Rung struct {
 	// [*userns.NotPermittedError], [*userns.NoRangeError], [*MaskedProcError],
 	// [*NoChrootError], or what the kernel said.
 	Reason error
+	// Profile is that of AppArmor that steps get there; "" if they keep that of this process.
+	Profile string
 	rungFacts
 }
 
@@ -96,6 +98,7 @@ func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 		{Letter: "e", Name: "chroot", Isolation: IsolationChroot, Reason: chrootPossible()},
 		{Letter: "f", Name: "no RUN", Isolation: IsolationNone},
 	}
+	rungs[0].Profile = executor.AppArmorProfile()
 	d := &rungs[3]
 	d.Reason = errors.New("nothing hides /proc in a user namespace")
 	for i, m := range []userns.Mapping{userns.None, userns.Range, userns.Single} {

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/network"
 
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
@@ -66,6 +67,9 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 		return err
 	}
 	p.Supervise = e.opts.HostPID
+	if !e.opts.Rootless && meta.SecurityMode != pb.SecurityMode_INSECURE {
+		p.AppArmor = e.appArmor()
+	}
 	if hasApt {
 		p.Mounts = append(p.Mounts, apt)
 	}

@@ -42,6 +42,8 @@ type stepExecutor struct {
 	opts Options
 	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
+	appArmor func() string // the profile of steps
+
 	running step.Running[*runningStep]
 }
 
@@ -64,7 +66,7 @@ func New(o Options) (executor.Executor, error) {
 			return nil, fmt.Errorf("make executor folder: %w", err)
 		}
 	}
-	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf)}, nil
+	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf), appArmor: sync.OnceValue(AppArmorProfile)}, nil
 }
 
 // Run starts a step and waits for its end. A step that could not be set up gives a *SetupError, one that ended with a

@@ -39,6 +39,9 @@ func probe() error {
 
 // becomeStep sets the new namespaces up from inside and executes the step. It returns only on failure.
 func becomeStep(p *plan) error {
+	if err := confineByAppArmor(p.AppArmor); err != nil {
+		return err
+	}
 	if p.CgroupNS {
 		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 			return step.Setup(err, "make cgroup namespace")

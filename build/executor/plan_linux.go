@@ -13,6 +13,7 @@ type plan struct {
 	Masked       []string
 	Readonly     []string
 
+	AppArmor string // the profile that confines the step; "" for none of its own
 	Hostname string
 	Loopback bool   // bring lo up: the network namespace is new
 	NetNS    string // join this network namespace; "" for none

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,9 +35,11 @@ type buildFacts struct {
 	Isolation string // as --isolation has it
 	Steps     bool   // RUN works
 	Snapshots string // how file systems of steps are put together
+	Label     string // what AppArmor or SELinux takes steps for; "" where neither is in force
 	Rungs     []rungFacts
 
-	runs []v1.Platform // whose programs run in a step
+	runs    []v1.Platform // whose programs run in a step
+	profile string        // of AppArmor, that steps get
 }
 
 // rungFacts are about one way to build, the best first.
@@ -110,6 +113,7 @@ func runDoctor(ctx context.Context, e *env, registries []string, format string) 
 	if d.Build, err = e.findRungs(ctx, d.Store.Dir); err != nil {
 		return err
 	}
+	d.Build.Label = labelOf(d.Build, d.System.SecurityModules)
 	d.Platforms = platformsOf(d.Build)
 	stored, err := e.credentials()
 	if err != nil {
@@ -138,6 +142,22 @@ func (b buildFacts) hint() string {
 		}
 	}
 	return "build on another machine, and load the image here"
+}
+
+// labelOf says what mandatory access control takes steps for. Only AppArmor's profile is wherry's to choose, and that where
+// it runs steps as real root.
+func labelOf(b buildFacts, modules []string) string {
+	switch {
+	case !b.Steps:
+		return ""
+	case b.profile != "":
+		return fmt.Sprintf("steps have the AppArmor profile %q", b.profile)
+	case slices.Contains(modules, "selinux"):
+		return "steps keep the SELinux label of wherry itself"
+	case slices.Contains(modules, "apparmor"):
+		return "steps keep the AppArmor profile of wherry itself"
+	}
+	return ""
 }
 
 // storeFacts looks at the store, or where it would be: doctor changes nothing.

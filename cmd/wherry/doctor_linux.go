@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -30,7 +31,24 @@ func (e *env) systemFacts() systemFacts {
 	if pretty := prettyName("/etc/os-release"); pretty != "" {
 		f.OS = pretty
 	}
+	f.SecurityModules = securityModules("/")
 	return f
+}
+
+// securityModules are those in force in the kernel that tells below root. Where the list is not mounted, as in containers,
+// the two that label processes tell of themselves.
+func securityModules(root string) []string {
+	if list, err := os.ReadFile(filepath.Join(root, "sys/kernel/security/lsm")); err == nil {
+		return strings.FieldsFunc(string(list), func(r rune) bool { return r == ',' || r == '\n' })
+	}
+	found := []string{}
+	if on, err := os.ReadFile(filepath.Join(root, "sys/module/apparmor/parameters/enabled")); err == nil && strings.HasPrefix(string(on), "Y") {
+		found = append(found, "apparmor")
+	}
+	if _, err := os.Stat(filepath.Join(root, "sys/fs/selinux/enforce")); err == nil {
+		found = append(found, "selinux")
+	}
+	return found
 }
 
 // prettyName is what the system calls itself (os-release(5)).
@@ -78,7 +96,7 @@ func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error
 		} else if f.Rung == "" {
 			f.Rung, f.Isolation, f.Snapshots = r.Letter, string(r.Isolation), snapshotsOf(r)
 			f.Steps = r.Isolation != build.IsolationNone
-			f.runs = r.Platforms
+			f.runs, f.profile = r.Platforms, r.Profile
 		}
 		f.Rungs = append(f.Rungs, facts)
 	}

@@ -14,6 +14,8 @@ type systemFacts struct {
 	Kernel string // "Linux 6.1.0"
 	Arch   string
 	User   string // "root", "ci (1000)"
+
+	SecurityModules []string // those of the kernel that are in force: "landlock", "apparmor"; empty where it can't be seen
 }
 
 // margin is the width of the first column.
@@ -84,6 +86,10 @@ func writeBuild(w io.Writer, b buildFacts) {
 	if b.Snapshots != "" {
 		f.title = "Snapshots"
 		f.line("%s", b.Snapshots)
+	}
+	if b.Label != "" {
+		f.title = "Labels"
+		f.line("%s", b.Label)
 	}
 }
 
