@@ -22,7 +22,7 @@ import (
 // variables with which this binary starts itself again
 const (
 	modeVar   = "EXECUTOR_TEST_MODE"   // how steps run: see newBench
-	engineVar = "EXECUTOR_TEST_ENGINE" // play an engine that is about to be killed: its root file system, ":", its folder
+	engineVar = "EXECUTOR_TEST_ENGINE" // play an engine that is about to be killed: its root file system, ":", its folder, ":", what its step sleeps
 )
 
 func TestMain(m *testing.M) {
@@ -51,8 +51,8 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	if rootfs, root, ok := strings.Cut(env(engineVar), ":"); ok {
-		playEngine(rootfs, root)
+	if given := strings.Split(env(engineVar), ":"); len(given) == 3 {
+		playEngine(given[0], given[1], given[2])
 	}
 	os.Exit(m.Run())
 }
@@ -71,13 +71,13 @@ func stdout() *os.File {
 }
 
 // playEngine runs a step that does not end.
-func playEngine(rootfs, root string) {
+func playEngine(rootfs, root, mark string) {
 	ex, err := executor.New(options(root))
 	if err != nil {
 		say(err)
 		os.Exit(1)
 	}
-	meta := bkexecutor.Meta{Args: []string{"/bin/sh", "-c", "sleep 1000 & setsid sleep 1000 & echo up; sleep 1000"}, Cwd: "/", Env: []string{"PATH=/bin"}}
+	meta := bkexecutor.Meta{Args: []string{"/bin/sh", "-c", "sleep " + mark + " & setsid sleep " + mark + " & echo up; sleep " + mark}, Cwd: "/", Env: []string{"PATH=/bin"}}
 	_, _ = ex.Run(context.Background(), "", bkexecutor.Mount{Src: steptest.Dir(rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: stdout()}, nil)
 	os.Exit(0)
 }

@@ -217,22 +217,20 @@ func TestKilledEngine(t *testing.T) {
 	b := newBench(t)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	root := t.TempDir()
-	cmd.Env = append(os.Environ(), engineVar+"="+b.rootfs+":"+root)
+	mark := "6" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	cmd.Env = append(os.Environ(), engineVar+"="+b.rootfs+":"+root+":"+mark)
 	var out steptest.Writer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "up") })
-	if steptest.FindProcess("1000") == "" {
-		t.Error("the step does not run")
-	}
+	steptest.Eventually(t, func() bool { return strings.Contains(out.String(), "up") && steptest.FindProcess(mark) != "" })
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if !steptest.Gone("1000") {
-		t.Errorf("process %s of the step is left", steptest.FindProcess("1000"))
+	if !steptest.Gone(mark) {
+		t.Errorf("process %s of the step is left", steptest.FindProcess(mark))
 	}
 	// Started by root it has mounted in our namespace; a real one would have had its own, as those of users have here.
 	left, err := filepath.Glob(filepath.Join(root, "*", "rootfs"))
