@@ -3,11 +3,17 @@
 package build
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/buildkit/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/engine"
 )
@@ -20,18 +26,44 @@ type exports struct {
 	own     *ownEngine // nil: another process runs it
 }
 
-func newExports(r Request, own *ownEngine) *exports {
+// newExports fails if a folder can't be made where an output wants it: nobody should wait for a build to hear that.
+func newExports(r Request, own *ownEngine) (*exports, error) {
 	outputs := r.Outputs
 	if len(outputs) == 0 {
 		outputs = []Output{{Type: OutputImage}}
 	}
 	x := &exports{own: own}
 	for _, o := range outputs {
+		if o.isFolder() && !o.toStore() {
+			if err := folderPossible(o.Dest); err != nil {
+				return nil, fmt.Errorf("output %q: %w", o.Dest, err)
+			}
+		}
 		if o.Type != OutputCacheOnly {
 			x.entries = append(x.entries, x.entry(o, r))
 		}
 	}
-	return x
+	return x, nil
+}
+
+// folderPossible says why there can't be a folder that may be written to.
+func folderPossible(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		info, err = os.Stat(dir)
+	}
+	switch {
+	case err != nil:
+		return cause(err)
+	case !info.IsDir():
+		return errors.New("not a folder")
+	}
+	return unix.Access(dir, unix.W_OK|unix.X_OK)
 }
 
 func (x *exports) entry(o Output, r Request) client.ExportEntry {

@@ -126,7 +126,10 @@ func (s *side) solve(ctx context.Context, t Target, opt client.SolveOpt) (*Resul
 // run goes through a gateway, where results can be handed on, if the target is linked to
 // others.
 func (s *side) run(ctx context.Context, rec *recorder, t Target, opt client.SolveOpt) (*Result, error) {
-	x := newExports(t.Request, s.on.own)
+	x, err := newExports(t.Request, s.on.own)
+	if err != nil {
+		return nil, err
+	}
 	defer x.discard()
 	opt.Exports = x.entries
 	link := s.links.of[t.Name]

@@ -39,7 +39,10 @@ const maxEngines = 5
 func Build(ctx context.Context, store Store, state State, r Request) (out *Result, err error) {
 	started := time.Now()
 	err = onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, own *ownEngine, opt client.SolveOpt) error {
-		x := newExports(r, own)
+		x, err := newExports(r, own)
+		if err != nil {
+			return err
+		}
 		defer x.discard()
 		opt.Exports = x.entries
 		rec := newRecorder(started, entitlements(r))
