@@ -78,7 +78,7 @@ func enterNamespaces(ctx context.Context, notice func(string)) (code int, entere
 		return code, entered, err
 	}
 	if userns.Current() == userns.Single {
-		err = userns.FakeOwnership()
+		err = userns.FakeOwnOwnership()
 	}
 	return 0, false, err
 }

@@ -27,10 +27,13 @@ import (
 // a folder is given to the next step to be changed.
 const handedOver = "fuse-overlayfs"
 
+// ownersAside says that files can be given to nobody but this process's user.
+func (o Options) ownersAside() bool { return o.NoSteps || o.SingleID }
+
 // openFolders opens snapshots each of which is one folder.
 func openFolders(dir string, o Options) (*handover.Snapshots, error) {
 	return handover.Open(handover.Options{
-		Dir: dir, OwnersAside: o.NoSteps,
+		Dir: dir, OwnersAside: o.ownersAside(), ModesKept: !o.NoSteps,
 		// The views that a cache record keeps for itself: who reads one holds it, below.
 		Unread: func(key string) bool { return strings.HasSuffix(key, "-view") },
 	})

@@ -29,10 +29,10 @@ const (
 const probedName = "overlayfs-probed"
 
 // chooseSnapshots takes overlayfs where it works in the state folder: not where nothing can
-// be mounted, and not on overlayfs itself, as in a container, or on NFS. That it works is
+// be mounted or owners are kept aside, and not on overlayfs itself, as in a container, or on NFS. That it works is
 // remembered until the machine goes down: the probe mounts twice.
 func chooseSnapshots(o Options) string {
-	if o.NoMounts {
+	if o.NoMounts || o.ownersAside() {
 		return handed
 	}
 	dir := o.Dir
@@ -75,7 +75,7 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 	case overlayfs:
 		s.Snapshotter, err = overlay.NewSnapshotter(dir)
 	case handed:
-		s.name, s.aside = handedOver, o.NoSteps
+		s.name, s.aside = handedOver, o.ownersAside()
 		s.folders, err = openFolders(dir, o)
 		s.Snapshotter = s.folders
 	}

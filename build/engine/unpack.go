@@ -56,7 +56,7 @@ func (b *archiveBackend) unpack(ctx context.Context, file string, to, user, grou
 	}
 	defer func() { err = errors.Join(err, plain.Close()) }()
 	left := &leftOut{all: b.files.noDevices()}
-	if !b.files.mountless {
+	if !b.files.mountless && !b.files.aside {
 		err = left.untar(plain, dest, owner)
 	} else {
 		err = b.files.folders.Unpack(ctx, dest, plain, func(h *tar.Header) (bool, error) {

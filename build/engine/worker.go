@@ -30,6 +30,7 @@ import (
 
 	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/executor/chroot"
+	"github.com/wherry-oci/wherry/build/userns"
 )
 
 // namespace is containerd's word for whose content and snapshots these are.
@@ -72,7 +73,7 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if err := openStores(ctx, &opt, st, shared, files); err != nil {
 		return nil, err
 	}
-	if err := addExecutor(&opt, o, st); err != nil {
+	if err := addExecutor(&opt, o, st, files); err != nil {
 		return nil, err
 	}
 	opt.Executor = memoryWatch{opt.Executor, killCounter(o.Runtime == "")}
@@ -195,7 +196,7 @@ func networks() map[pb.NetMode]network.Provider {
 }
 
 // addExecutor chooses who runs the steps.
-func addExecutor(opt *base.WorkerOpt, o Options, st *state) (err error) {
+func addExecutor(opt *base.WorkerOpt, o Options, st *state, files *storage) (err error) {
 	if o.NoSteps {
 		opt.Executor = noStepsExecutor{}
 		return nil
@@ -206,10 +207,19 @@ func addExecutor(opt *base.WorkerOpt, o Options, st *state) (err error) {
 		return err
 	}
 	if o.Runtime == "" {
-		opt.Executor, err = executor.New(executor.Options{
+		options := executor.Options{
 			Root: root, Rootless: o.UserNS, SingleID: o.SingleID, HostPID: o.HostPID, Networks: opt.NetworkProviders,
-		})
+		}
+		if files.aside {
+			options.Owners = files.folders
+		}
+		opt.Executor, err = executor.New(options)
 		return err
+	}
+	if o.SingleID { // a runtime's steps are asked about no owners
+		if err := userns.FakeOwnership(); err != nil {
+			return err
+		}
 	}
 	mode := oci.ProcessSandbox
 	if o.HostPID {

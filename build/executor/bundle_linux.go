@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
@@ -42,7 +43,9 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if in.resolvConf, in.hosts, err = step.EtcFiles(ctx, e.opts.Root, e.opts.DNS, meta, &undo); err != nil {
 		return err
 	}
-	if in.rootfs, err = e.mountRoot(ctx, id, root, &undo); err != nil {
+	began := time.Now()
+	var folder string
+	if in.rootfs, folder, err = e.mountRoot(ctx, id, root, &undo); err != nil {
 		return err
 	}
 	apt, hasApt, err := e.aptMount(in.rootfs, mounts)
@@ -58,6 +61,9 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if in.uid, in.gid, in.supplementary, err = oci.GetUser(in.rootfs, meta.User); err != nil {
 		return fmt.Errorf("find user %q: %w", meta.User, err)
 	}
+	if e.opts.Owners != nil && !root.Readonly {
+		undo.Add(func() error { return e.opts.Owners.Adopt(folder, began, in.uid, in.gid) })
+	}
 	p, release, err := generatePlan(ctx, meta, in)
 	if err != nil {
 		return err
@@ -70,40 +76,46 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if !e.opts.Rootless && meta.SecurityMode != pb.SecurityMode_INSECURE {
 		p.AppArmor = e.appArmor()
 	}
+	if err := e.planOwners(p); err != nil {
+		return err
+	}
 	if hasApt {
 		p.Mounts = append(p.Mounts, apt)
 	}
 	return f(&bundle{rootfs: in.rootfs, plan: p})
 }
 
-// mountRoot mounts the step's root file system below the bundle's folder and returns where.
-func (e *stepExecutor) mountRoot(ctx context.Context, id string, root executor.Mount, undo *step.Cleanups) (string, error) {
+// mountRoot mounts the step's root file system below the bundle's folder and returns where, and which folder it is.
+func (e *stepExecutor) mountRoot(ctx context.Context, id string, root executor.Mount, undo *step.Cleanups) (rootfs, folder string, err error) {
 	ref, err := root.Src.Mount(ctx, false)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	list, release, err := ref.Mount()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if release != nil {
 		undo.Add(release)
 	}
 	dir := filepath.Join(e.opts.Root, id)
 	if err := os.Mkdir(dir, 0o711); err != nil {
-		return "", err
+		return "", "", err
 	}
 	undo.Add(func() error { return os.Remove(dir) })
-	rootfs := filepath.Join(dir, "rootfs")
+	rootfs = filepath.Join(dir, "rootfs")
 	if err := os.Mkdir(rootfs, 0o700); err != nil {
-		return "", err
+		return "", "", err
 	}
 	undo.Add(func() error { return os.Remove(rootfs) })
 	if err := mount.All(list, rootfs); err != nil {
-		return "", step.Setup(err, "mount root file system")
+		return "", "", step.Setup(err, "mount root file system")
 	}
 	undo.Add(func() error { return step.Setup(mount.Unmount(rootfs, 0), "unmount root file system") })
-	return rootfs, nil
+	if len(list) == 1 {
+		folder = list[0].Source
+	}
+	return rootfs, folder, nil
 }
 
 // stubCleaner removes, after the step, what was made in the root file system only to mount something on it. BuildKit's

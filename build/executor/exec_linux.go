@@ -100,5 +100,5 @@ func joinStep(p *plan) error {
 			return step.Setup(err, "open terminal")
 		}
 	}
-	return step.Become(&p.Process, nil)
+	return becomeProgram(p)
 }

@@ -25,9 +25,12 @@ type Options struct {
 	Root string
 	// Rootless says that this process is root of a user namespace only: no resource limits, no /sys in a step.
 	Rootless bool
-	// SingleID says that only id 0 is mapped: a step runs as id 0 whatever its USER says, and its chown and set*id
-	// calls are answered with success and do nothing.
+	// SingleID says that only id 0 is mapped: a step runs as id 0 whatever its USER says, and its set*id calls are
+	// answered with success and do nothing.
 	SingleID bool
+	// Owners keeps, with SingleID, the owners that a step gives to files, and tells the step of them. Without it chown
+	// is answered with success and does nothing.
+	Owners Owners
 	// HostPID shares the pid namespace and /proc of this process with a step. It is for places where the kernel
 	// refuses a new procfs (ProcMountable says so); a step can then see and signal outer processes of its user.
 	HostPID bool

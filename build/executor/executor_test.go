@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 			os.Exit(code)
 		}
 		if mode == "single" {
-			if err := userns.FakeOwnership(); err != nil {
+			if err := userns.FakeOwnOwnership(); err != nil {
 				say(err)
 				os.Exit(1)
 			}

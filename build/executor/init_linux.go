@@ -78,7 +78,12 @@ func becomeStep(p *plan) error {
 	if err := pivot(root); err != nil {
 		return err
 	}
-	return step.Become(&p.Process, nil)
+	return becomeProgram(p)
+}
+
+// becomeProgram executes the step's program. It returns only on failure.
+func becomeProgram(p *plan) error {
+	return step.Become(&p.Process, func() error { return handOwnersOver(p) })
 }
 
 func makeCwd(root step.RootDir, p *plan) error {

@@ -1,6 +1,10 @@
 package executor
 
-import "github.com/wherry-oci/wherry/build/executor/internal/step"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
+)
 
 // plan is all that the child needs to know, as plain data: it crosses a socket in gob, which unlike JSON keeps bytes
 // that are no UTF-8. What can be decided before the namespaces exist is decided in the parent.
@@ -19,6 +23,9 @@ type plan struct {
 	NetNS    string // join this network namespace; "" for none
 
 	step.Process
+
+	Owners   []unix.SockFilter // sends calls about owners to the engine; empty: it does not answer them
+	NoOwners []unix.SockFilter // lets them succeed where they can't be sent
 
 	// CloneFlags are the namespaces to make. A supervisor makes them for its child; else the engine already has.
 	CloneFlags uintptr

@@ -65,5 +65,10 @@ func (e *stepExecutor) spawn(p *plan, files []*os.File) (*step.Child, error) {
 		return nil, err
 	}
 	c.Lifeline = p.Supervise
+	c.Got = func(tag byte, f *os.File) {
+		if tag == tagOwners && e.opts.Owners != nil {
+			go serveOwners(e.opts.Owners, f)
+		}
+	}
 	return c, nil
 }

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"encoding/gob"
+	"errors"
 	"os"
 	"syscall"
 
@@ -68,9 +69,19 @@ func startSupervised(p *plan) (pid int, r step.Report, err error) {
 		return 0, r, step.Setup(err, "start step")
 	}
 	var console *os.File
-	got, err := c.Receive(func(_ byte, f *os.File) { console = f })
+	var handing error
+	got, err := c.Receive(func(tag byte, f *os.File) {
+		if tag == step.TagConsole {
+			console = f
+			return
+		}
+		handing = errors.Join(handing, step.SendFile(tag, int(f.Fd())), f.Close())
+	})
 	if err != nil {
 		return 0, r, step.Setup(err, "start step")
+	}
+	if handing != nil {
+		return 0, r, step.Setup(handing, "hand a descriptor over")
 	}
 	if got != nil {
 		r = *got

@@ -49,13 +49,22 @@ func aside(mode uint32) uint32 {
 	return perm
 }
 
+// aside is that mode, or, where modes are kept, the same one.
+func (n *notes) aside(mode uint32) uint32 {
+	if n.modesKept {
+		return mode & 0o7777
+	}
+	return aside(mode)
+}
+
 // notes keeps owners, modes, devices and capabilities of files that can't have them: in an extended attribute of each
 // file, or, where there can be none (symlinks; file systems without user attributes), in a table. A nil *notes is that
 // of a process that can give files away.
 type notes struct {
-	path  string
-	mu    sync.Mutex
-	table map[inode]note
+	path      string
+	modesKept bool
+	mu        sync.Mutex
+	table     map[inode]note
 }
 
 // inode is one file for as long as it is there, also if its number is used again.
@@ -71,8 +80,8 @@ type tableLine struct {
 
 // openNotes reads the table at path, which need not be there. A line that was being written when the process was
 // killed is of a file that no snapshot has.
-func openNotes(path string) (*notes, error) {
-	n := &notes{path: path, table: map[inode]note{}}
+func openNotes(path string, modesKept bool) (*notes, error) {
+	n := &notes{path: path, modesKept: modesKept, table: map[inode]note{}}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return n, nil
@@ -106,7 +115,7 @@ func (n *notes) read(path string, e *entry) error {
 		return err
 	}
 	e.uid, e.gid, e.capability = uint32(noted.UID), uint32(noted.GID), string(noted.Capability)
-	if e.mode&0o7777 == aside(noted.Mode|e.kind()) {
+	if e.mode&0o7777 == n.aside(noted.Mode|e.kind()) {
 		e.mode = e.kind() | noted.Mode&0o7777
 	}
 	if noted.Device != 0 && e.kind() == unix.S_IFREG && e.size == 0 {
@@ -138,19 +147,29 @@ func (n *notes) of(path string, mode uint32) (*note, error) {
 }
 
 func (n *notes) inTable(path string) (*note, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.table) == 0 {
+	if n.noTable() {
 		return nil, nil
 	}
 	id, err := inodeOf(path)
 	if err != nil {
 		return nil, err
 	}
+	return n.lookUp(id), nil
+}
+
+func (n *notes) noTable() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.table) == 0
+}
+
+func (n *notes) lookUp(id inode) *note {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if noted, ok := n.table[id]; ok {
-		return &noted, nil
+		return &noted
 	}
-	return nil, nil
+	return nil
 }
 
 func inodeOf(path string) (inode, error) {
@@ -168,9 +187,9 @@ func (n *notes) write(path string, noted note) error {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	kind := st.Mode & unix.S_IFMT
-	if kind != unix.S_IFLNK && st.Mode&0o7777 != aside(noted.Mode|kind) {
-		if err := os.Chmod(path, fs.FileMode(aside(noted.Mode|kind))); err != nil {
-			return err
+	if kind != unix.S_IFLNK && st.Mode&0o7777 != n.aside(noted.Mode|kind) {
+		if err := unix.Chmod(path, n.aside(noted.Mode|kind)); err != nil {
+			return pathError("chmod", path, err)
 		}
 	}
 	if kind == unix.S_IFREG || kind == unix.S_IFDIR {
@@ -193,11 +212,15 @@ func pathError(op, path string, err error) error {
 	return &os.PathError{Op: op, Path: path, Err: err}
 }
 
-func (n *notes) intoTable(path string, noted note) (err error) {
+func (n *notes) intoTable(path string, noted note) error {
 	id, err := inodeOf(path)
 	if err != nil {
 		return err
 	}
+	return n.put(id, noted)
+}
+
+func (n *notes) put(id inode, noted note) (err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	line, err := json.Marshal(tableLine{id, &noted})

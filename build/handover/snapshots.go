@@ -28,6 +28,11 @@ type Options struct {
 	// the files, and a file of which nothing is noted is root's. See SetOwner.
 	OwnersAside bool
 
+	// ModesKept says of OwnersAside that only owners and devices have to be noted: the process is root of a user
+	// namespace with one id, may read whatever its files' modes are, and can set all modes and capabilities. The folder
+	// Dir has to be closed to other users of the machine then, for whom a setuid program would be the process's user's.
+	ModesKept bool
+
 	// Unread says of a view's key that its folder is read only while somebody has it by Hold. By default the folder
 	// of a view is kept for it until the view is removed, and children of what is viewed get copies. BuildKit's
 	// cache records keep a view of each snapshot that was ever mounted, under keys that end in "-view".
@@ -77,7 +82,7 @@ func Open(o Options) (*Snapshots, error) {
 	}
 	if o.OwnersAside {
 		s.noDevices = false // they are noted
-		if s.notes, err = openNotes(filepath.Join(o.Dir, "owners")); err != nil {
+		if s.notes, err = openNotes(filepath.Join(o.Dir, "owners"), o.ModesKept); err != nil {
 			return nil, fmt.Errorf("open the noted owners: %w", err)
 		}
 	}

@@ -102,16 +102,19 @@ func (u *unpacker) putAside(h *tar.Header) error {
 		return nil
 	}
 	h.PAXRecords = maps.Clone(h.PAXRecords)
-	if capability, ok := h.PAXRecords[paxXattr+capabilityKey]; ok {
+	if capability, ok := h.PAXRecords[paxXattr+capabilityKey]; ok && !u.notes.modesKept {
 		noted.Capability = []byte(capability)
 	}
 	for key := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, paxXattr); ok && (!strings.HasPrefix(name, "user.") || name == noteKey) {
+			if name == capabilityKey && u.notes.modesKept {
+				continue
+			}
 			delete(h.PAXRecords, key) // only the system's administrator may set it, or it is ours
 		}
 	}
-	h.Mode = int64(aside(noted.Mode | kind))
-	if kind == unix.S_IFDIR || !noted.plain() || h.Typeflag != tar.TypeSymlink && noted.Mode != aside(noted.Mode) {
+	h.Mode = int64(u.notes.aside(noted.Mode | kind))
+	if kind == unix.S_IFDIR || !noted.plain() || h.Typeflag != tar.TypeSymlink && noted.Mode != u.notes.aside(noted.Mode) {
 		u.pending = &pendingNote{h.Name, noted}
 	}
 	return nil

@@ -2,7 +2,10 @@ package userns
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"github.com/elastic/go-seccomp-bpf/arch" // for its tables of syscall numbers
@@ -17,11 +20,38 @@ func FakeOwnership() error {
 	return answerZero("fake ownership", answer{call: "chown"}, answer{call: "fchown"}, answer{call: "lchown"}, answer{call: "fchownat"})
 }
 
+// FakeOwnOwnership is FakeOwnership for this program's own code: what other programs ask for, which it starts, is left
+// to the kernel, or to a filter of their own.
+func FakeOwnOwnership() error {
+	at, err := syscallAddress()
+	if err != nil {
+		return fmt.Errorf("fake ownership: %w", err)
+	}
+	return answerZero("fake ownership", answer{call: "chown", from: at}, answer{call: "fchown", from: at},
+		answer{call: "lchown", from: at}, answer{call: "fchownat", from: at})
+}
+
+// syscallAddress is where this program makes its system calls: Go does it in one place for all of them. The kernel says
+// so of the call that asks.
+func syscallAddress() (uint64, error) {
+	const name = "/proc/thread-self/syscall"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	words := strings.Fields(string(text))
+	if len(words) != 9 { // the call's number, six arguments, the stack, and the address
+		return 0, fmt.Errorf("%s says %q", name, text)
+	}
+	return strconv.ParseUint(words[8], 0, 64)
+}
+
 // answer is a system call that is answered with success instead of being done, if its first argument is this one; 0:
 // whatever it is.
 type answer struct {
 	call     string
 	argument uint32
+	from     uint64 // only if it is made at this address; 0: wherever
 }
 
 // answerZero loads a filter for this process, all its threads, and what it starts. what it is for stands in errors.
@@ -53,7 +83,7 @@ func answering(answers []answer) ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	const offNr, offArch, offArg = 0, 4, 16 // in struct seccomp_data
+	const offNr, offArch, offFrom, offArg = 0, 4, 8, 16 // in struct seccomp_data
 	success := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO}
 	prog := []bpf.Instruction{
 		// A process of another ABI has other numbers.
@@ -67,6 +97,12 @@ func answering(answers []answer) ([]unix.SockFilter, error) {
 			continue
 		}
 		prog = append(prog, bpf.LoadAbsolute{Off: offNr, Size: 4})
+		if a.from != 0 {
+			prog = append(prog, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(nr), SkipFalse: 5},
+				bpf.LoadAbsolute{Off: offFrom, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a.from), SkipFalse: 3},
+				bpf.LoadAbsolute{Off: offFrom + 4, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a.from >> 32), SkipFalse: 1}, success)
+			continue
+		}
 		if a.argument == 0 {
 			prog = append(prog, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(nr), SkipFalse: 1}, success)
 			continue

@@ -124,6 +124,19 @@ func perform(s string) int {
 			say(err)
 			return 1
 		}
+	case "own-chown":
+		if err := userns.FakeOwnOwnership(); err != nil {
+			say(err)
+			return 1
+		}
+		f, err := os.CreateTemp("", "")
+		if err != nil {
+			return 1
+		}
+		defer func() { _ = os.Remove(f.Name()) }()
+		say(f.Chown(12, 34), os.Chown(f.Name(), 12, 34))
+		_, code := run(exec.CommandContext(context.Background(), "chown", "12:34", f.Name()))
+		say("another program:", code)
 	case "chown":
 		f, err := os.CreateTemp("", "")
 		if err != nil {
@@ -215,6 +228,7 @@ func TestEnter(t *testing.T) {
 		"mount":          {user: ranged, scene: "mount", helpers: true},
 		"mount as root":  {scene: "mount"},
 		"fake ownership": {user: plain, scene: "chown", want: []string{"<nil> <nil> <nil> <nil>", "owner 0"}},
+		"only our own":   {scene: "single-own-chown", want: []string{"<nil> <nil>", "another program: 1"}},
 		"root, one id":   {scene: "single-chown", want: []string{"mapping=single", "<nil> <nil> <nil> <nil>"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,15 +30,15 @@ const armPrivate = 0xf0000
 // Compile translates an OCI seccomp profile to a BPF program, as libseccomp would: a tree of comparisons for
 // each ABI. Two things follow runc rather than the profile: a syscall newer than all that the profile names gets
 // ENOSYS, so that libraries fall back instead of giving up, and an ABI that is not listed kills the process.
-// With fakeOwner, chown and set*id are answered with success instead. A nil profile without fakeOwner gives nil.
-func Compile(s *specs.LinuxSeccomp, fakeOwner bool) ([]unix.SockFilter, error) {
+// With fakeIDs, set*id are answered with success instead. A nil profile without fakeIDs gives nil.
+func Compile(s *specs.LinuxSeccomp, fakeIDs bool) ([]unix.SockFilter, error) {
 	if s == nil {
-		if !fakeOwner {
+		if !fakeIDs {
 			return nil, nil
 		}
 		s = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: NativeArches()}
 	}
-	prog, err := seccompProgram(s, fakeOwner)
+	prog, err := seccompProgram(s, fakeIDs)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func NativeArches() []specs.Arch {
 }
 
 // seccompProgram puts the ABIs' trees one after the other, each behind a test of the architecture.
-func seccompProgram(s *specs.LinuxSeccomp, fakeOwner bool) ([]bpf.Instruction, error) {
+func seccompProgram(s *specs.LinuxSeccomp, fakeIDs bool) ([]bpf.Instruction, error) {
 	abis, err := seccompABIs(s.Architectures)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func seccompProgram(s *specs.LinuxSeccomp, fakeOwner bool) ([]bpf.Instruction, e
 	for _, a := range abis {
 		var body []bpf.Instruction
 		for _, info := range a {
-			tree, err := abiTree(s, info, fakeOwner)
+			tree, err := abiTree(s, info, fakeIDs)
 			if err != nil {
 				return nil, err
 			}

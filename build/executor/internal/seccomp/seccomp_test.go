@@ -259,12 +259,12 @@ func TestSeccompVerdicts(t *testing.T) {
 		{"another architecture", vm, call{arch: uint32(arch.AARCH64.ID), nr: 0}, unix.SECCOMP_RET_KILL_PROCESS},
 		{"x32 not listed", newVM(t, profileFor(t, specs.ArchX86_64), false), call{arch: amd64, nr: x32Bit}, unix.SECCOMP_RET_KILL_PROCESS},
 		{"chown", vm, call{arch: amd64, nr: 92}, unix.SECCOMP_RET_ALLOW},
-		{"chown answered", fake, call{arch: amd64, nr: 92}, unix.SECCOMP_RET_ERRNO},
-		{"chown32 answered", fake, call{arch: i386, nr: 212}, unix.SECCOMP_RET_ERRNO},
+		{"chown, which is not answered here", fake, call{arch: amd64, nr: 92}, unix.SECCOMP_RET_ALLOW},
+		{"setuid answered", fake, call{arch: amd64, nr: 105}, unix.SECCOMP_RET_ERRNO},
+		{"setuid32 answered", fake, call{arch: i386, nr: 213}, unix.SECCOMP_RET_ERRNO},
 		{"setgroups answered", fake, call{arch: amd64, nr: 116}, unix.SECCOMP_RET_ERRNO},
-		{"fchownat answered", fake, call{arch: amd64, nr: 260}, unix.SECCOMP_RET_ERRNO},
 		{"without a profile", newVM(t, nil, true), call{arch: amd64, nr: 165}, unix.SECCOMP_RET_ALLOW},
-		{"without a profile, chown", newVM(t, nil, true), call{arch: amd64, nr: 92}, unix.SECCOMP_RET_ERRNO},
+		{"without a profile, setuid", newVM(t, nil, true), call{arch: amd64, nr: 105}, unix.SECCOMP_RET_ERRNO},
 	} {
 		if got := judge(t, tt.vm, tt.c); got != tt.want {
 			t.Errorf("%s: %#x, want %#x", tt.name, got, tt.want)

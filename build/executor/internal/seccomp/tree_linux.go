@@ -29,24 +29,23 @@ type segment struct {
 	v     verdict
 }
 
-// ownershipCalls are answered with success where only id 0 exists, under all names that they have in our ABIs.
-func ownershipCalls() []string {
+// identityCalls are answered with success where only id 0 exists, under all names that they have in our ABIs.
+func identityCalls() []string {
 	return []string{
-		"chown", "fchown", "lchown", "fchownat", "chown32", "fchown32", "lchown32",
 		"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
 		"setuid32", "setgid32", "setreuid32", "setregid32", "setresuid32", "setresgid32", "setfsuid32", "setfsgid32", "setgroups32",
 	}
 }
 
 // abiTree compiles the verdicts of one ABI to a tree of comparisons on the syscall number, which is already loaded.
-func abiTree(s *specs.LinuxSeccomp, info *arch.Info, fakeOwner bool) ([]bpf.Instruction, error) {
+func abiTree(s *specs.LinuxSeccomp, info *arch.Info, fakeIDs bool) ([]bpf.Instruction, error) {
 	verdicts, err := abiVerdicts(s, info)
 	if err != nil {
 		return nil, err
 	}
-	if fakeOwner {
+	if fakeIDs {
 		numbers := syscallNumbers(info)
-		for _, name := range ownershipCalls() {
+		for _, name := range identityCalls() {
 			for _, nr := range numbers[name] {
 				verdicts[nr] = verdict{ret: unix.SECCOMP_RET_ERRNO}
 			}

@@ -23,6 +23,9 @@ type Child struct {
 	PID      int      // of the step's first process, as this process sees it
 	Lifeline bool     // the tree ends when Control is closed, and not by a signal to Proc
 
+	// Got is told of the descriptors that come from the process before it is the step, but for the terminal's.
+	Got func(tag byte, f *os.File)
+
 	console *os.File // master side of the step's terminal; nil without one
 }
 
@@ -115,7 +118,13 @@ func (c *Child) kill() {
 func (c *Child) Handshake(plan any) error {
 	// A child that has died already tells more on the other way of the socket.
 	sendErr := gob.NewEncoder(c.Control).Encode(plan)
-	r, err := c.Receive(func(_ byte, f *os.File) { c.console = f })
+	r, err := c.Receive(func(tag byte, f *os.File) {
+		if tag != TagConsole && c.Got != nil {
+			c.Got(tag, f)
+			return
+		}
+		c.console = f
+	})
 	switch {
 	case err != nil:
 		return fmt.Errorf("start step: %w", err)

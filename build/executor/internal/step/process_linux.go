@@ -11,7 +11,7 @@ import (
 )
 
 // NewProcess boils the process of an OCI spec down. With single only id 0 exists: the process keeps it, and what
-// changes owners and ids is answered with success.
+// changes ids is answered with success.
 func NewProcess(spec *specs.Spec, single bool) (Process, error) {
 	pr := spec.Process
 	p := Process{

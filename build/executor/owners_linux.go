@@ -1,0 +1,202 @@
+package executor
+
+import (
+	"errors"
+	"os"
+	"path"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/seccomp"
+	"github.com/wherry-oci/wherry/build/executor/internal/step"
+)
+
+// Owners knows whose files are where only one id exists. Descriptors may be of O_PATH, and of whatever file a step can
+// reach: on a read-only mount, of another file system, a device.
+type Owners interface {
+	// NotedAt says whose an open file is; one that nothing is known of is root's.
+	NotedAt(fd int) (uid, gid uint32, err error)
+	// NoteAt notes whose an open file is from now on. Its errors are the kernel's for chown.
+	NoteAt(fd int, uid, gid uint32) error
+	// Adopt notes that what was made below a step's root file system since a time, and of which nothing is noted, is
+	// the user's of the step.
+	Adopt(root string, since time.Time, uid, gid uint32) error
+}
+
+// tagOwners is the byte that comes with the descriptor from which a step's calls come that are about owners.
+const tagOwners = 2
+
+// handOwnersOver has the calls of this thread, and of what it becomes, that are about owners be answered by the engine;
+// where the kernel has no room for that, since somebody outside is asked already, be answered with success.
+func handOwnersOver(p *plan) error {
+	if len(p.NoOwners) == 0 {
+		return nil
+	}
+	if len(p.Owners) == 0 {
+		return step.Setup(seccomp.Load(p.NoOwners, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW), "load filter of owners")
+	}
+	listener, err := seccomp.Listen(p.Owners)
+	if errors.Is(err, unix.EBUSY) {
+		return step.Setup(seccomp.Load(p.NoOwners, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW), "load filter of owners")
+	}
+	if err != nil {
+		return step.Setup(err, "load filter of owners")
+	}
+	defer step.Closing(listener)
+	return step.Setup(step.SendFile(tagOwners, listener), "hand owners over")
+}
+
+// ownersServer answers a step's calls about owners. It lives in the engine, and trusts no caller: a file is found
+// through the caller's own root, folders and descriptors, and what is done to it is done through its own mount.
+type ownersServer struct {
+	owners   Owners
+	calls    map[seccomp.Call]ownersCall
+	listener int
+}
+
+// serveOwners answers until nobody is left who could ask.
+func serveOwners(o Owners, listener *os.File) {
+	defer listener.Close()
+	s := &ownersServer{owners: o, calls: ownersCalls(), listener: int(listener.Fd())}
+	// Linux 6.6: caller and server take turns on one processor. Without it answers are only slower.
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	for {
+		poll := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
+		_, err := unix.Poll(poll, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil || poll[0].Revents&unix.POLLIN == 0: // POLLHUP
+			return
+		}
+		// The kernel's structure may have grown, and it has to come zeroed.
+		var room struct {
+			n ownersNotice
+			_ [256]byte
+		}
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&room)))
+		switch errno {
+		case 0:
+			s.reply(&room.n)
+		case unix.EINTR, unix.ENOENT: // the caller was killed meanwhile
+		default:
+			return
+		}
+	}
+}
+
+// ownersNotice is the kernel's struct seccomp_notif.
+type ownersNotice struct {
+	ID         uint64
+	PID, Flags uint32
+	Nr         int32
+	Arch       uint32
+	IP         uint64
+	Args       [6]uint64
+}
+
+// errGoOn has the kernel do what was called.
+var errGoOn = errors.New("go on")
+
+func (s *ownersServer) reply(n *ownersNotice) {
+	// The kernel's struct seccomp_notif_resp.
+	answer := struct {
+		ID    uint64
+		Val   int64
+		Err   int32
+		Flags uint32
+	}{ID: n.ID}
+	call, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
+	err := errGoOn
+	if ok {
+		c := &ownersCaller{s: s, n: n}
+		err = call.answer(c, call)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, errGoOn):
+		answer.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
+	default:
+		answer.Err = -int32(unix.EACCES)
+		if errno, ok := errors.AsType[unix.Errno](err); ok {
+			answer.Err = -int32(errno)
+		}
+	}
+	// That the caller is gone by now is nothing to report.
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer)))
+}
+
+// waits says whether a call still waits: if so, the process that made it has not ended, and its number is its own.
+func (s *ownersServer) waits(n *ownersNotice) bool {
+	id := n.ID
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
+	return errno == 0
+}
+
+// chown notes an owner. A process may give its files to ids that are not there, and its -1 keeps what is.
+func (c *ownersCaller) chown(call ownersCall) error {
+	uid, gid := call.id(c.n.Args[call.more]), call.id(c.n.Args[call.more+1])
+	fd, err := c.file(call)
+	if err != nil {
+		return c.unless(err)
+	}
+	defer step.Closing(fd)
+	if !c.s.waits(c.n) {
+		return unix.ESRCH
+	}
+	was, group, err := c.s.owners.NotedAt(fd)
+	if err != nil {
+		return err
+	}
+	if uid == keep {
+		uid = was
+	}
+	if gid == keep {
+		gid = group
+	}
+	err = c.s.owners.NoteAt(fd, uid, gid)
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) { // of /proc, /sys or /dev
+		return nil
+	}
+	return err
+}
+
+// unless makes a success of a failure to find what another process's view of /proc or of a device is needed for.
+func (c *ownersCaller) unless(err error) error {
+	p := path.Clean(c.path)
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) || strings.HasPrefix(p, "/proc/") || strings.HasPrefix(p, "/dev/") {
+		return nil
+	}
+	return err
+}
+
+// stat tells of a file what the kernel does, but for the owner. Most files are root's, as they look.
+func (c *ownersCaller) stat(call ownersCall) error {
+	fd, err := c.file(call)
+	if err != nil {
+		return errGoOn
+	}
+	defer step.Closing(fd)
+	uid, gid, err := c.s.owners.NotedAt(fd)
+	if err != nil || uid == 0 && gid == 0 {
+		return errGoOn
+	}
+	if call.statx {
+		var st unix.Statx_t
+		const kept = unix.AT_STATX_FORCE_SYNC | unix.AT_STATX_DONT_SYNC
+		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|int(c.n.Args[2])&kept, int(uint32(c.n.Args[3])), &st); err != nil {
+			return errGoOn
+		}
+		st.Uid, st.Gid = uid, gid
+		return c.store(c.n.Args[call.more], unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return errGoOn
+	}
+	st.Uid, st.Gid = uid, gid
+	return c.store(c.n.Args[call.more], unsafe.Slice((*byte)(unsafe.Pointer(&st)), unsafe.Sizeof(st)))
+}
