@@ -19,15 +19,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-seccomp=podman|unconfined] [-root=DIR] PROGRAM ARG... stands where "as USER" may
+// contained [-user=UID[:GID]] [-cap-add=NAME] [-cap-drop=NAME] [-seccomp=podman|unconfined] [-root=DIR] [-image] PROGRAM ARG... stands where "as USER" may
 // stand. It runs the program in a container as docker's default ones are: its seccomp profile, its capabilities, its
 // masked paths. The container has the toolbox (or DIR) as root, the story's folders where they are outside, and the
-// host's network.
+// host's network. With -image a user has what the image gives him, and no home of the story's.
 type container struct {
 	spec *specs.Spec
 	root string // "": the toolbox
 	// seccomp is the profile: "" docker's, "podman" that of podman, "unconfined" none.
 	seccomp string
+	image   bool
 	who     account
 }
 
@@ -75,6 +76,8 @@ func readContainer(args []string) (*container, []string, error) {
 			caps = slices.DeleteFunc(caps, func(name string) bool { return name == "CAP_"+value || value == "ALL" })
 		case "-root":
 			c.root = value
+		case "-image":
+			c.image = true
 		case "-seccomp":
 			c.seccomp = value
 		default:

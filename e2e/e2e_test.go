@@ -119,6 +119,10 @@ func (s *suite) setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	repository, err := filepath.Abs("..")
+	if err != nil {
+		return err
+	}
 	home, store, tmp := filepath.Join(state, "home"), filepath.Join(state, "store"), filepath.Join(state, "tmp")
 	err = errors.Join(
 		os.Chmod(filepath.Dir(env.WorkDir), 0o711),
@@ -128,7 +132,7 @@ func (s *suite) setup(env *testscript.Env) error {
 	env.Vars = append(
 		env.Vars,
 		"PATH="+s.bin()+string(os.PathListSeparator)+os.Getenv("PATH"),
-		"STATE="+state, "TMPDIR="+tmp, "HOME="+home, "WHERRY_STORE="+store, "STORE="+store,
+		"REPO="+repository, "STATE="+state, "TMPDIR="+tmp, "HOME="+home, "WHERRY_STORE="+store, "STORE="+store,
 		// Never a name from the host that a story runs on.
 		"XDG_RUNTIME_DIR=", "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
 	)

@@ -32,7 +32,7 @@ func prepare(ctx context.Context, ts *testscript.TestScript, args []string) *exe
 		var err error
 		within, args, err = readContainer(args[1:])
 		ts.Check(err)
-		if within.who.uid != 0 {
+		if within.who.uid != 0 && !within.image {
 			ts.Check(within.who.makeHome(ts.Getenv("STATE")))
 			env = append(env, within.who.environment(ts.Getenv("STATE"))...)
 		}

@@ -122,6 +122,7 @@ var needs = map[string]string{
 	"zsh":               "zsh",
 	"fish":              "fish",
 	"mandoc":            "mandoc, to check manual pages",
+	"busybox":           "a static busybox (Debian: busybox-static)",
 	"chromium":          "chromium, to look at a page",
 	"dockerd":           "a running docker engine",
 	"external":          "an address that is not loopback",
