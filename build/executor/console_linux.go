@@ -14,18 +14,11 @@ func openConsole(root step.RootDir, p *plan) error {
 		return err
 	}
 	defer step.Closing(master)
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		return err
-	}
-	// By descriptor: the slave's path could lead elsewhere by the time it is opened.
-	slave, err := step.OpenPeer(master)
+	slave, err := step.OpenSlave(master, int(p.UID))
 	if err != nil {
 		return err
 	}
 	defer step.Closing(slave)
-	if err := unix.Fchown(slave, int(p.UID), -1); err != nil {
-		return err
-	}
 	if p.Join == 0 {
 		tree, err := unix.OpenTree(unix.AT_FDCWD, step.FDPath(slave), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		if err != nil {

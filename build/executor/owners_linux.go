@@ -61,8 +61,7 @@ type ownersServer struct {
 func serveOwners(o Owners, listener *os.File) {
 	defer listener.Close()
 	s := &ownersServer{owners: o, calls: ownersCalls(), listener: int(listener.Fd())}
-	// Linux 6.6: caller and server take turns on one processor. Without it answers are only slower.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	seccomp.TakeTurns(s.listener)
 	for {
 		poll := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
 		_, err := unix.Poll(poll, -1)
@@ -72,15 +71,10 @@ func serveOwners(o Owners, listener *os.File) {
 		case err != nil || poll[0].Revents&unix.POLLIN == 0: // POLLHUP
 			return
 		}
-		// The kernel's structure may have grown, and it has to come zeroed.
-		var room struct {
-			n ownersNotice
-			_ [256]byte
-		}
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&room)))
+		n, errno := seccomp.Receive(s.listener)
 		switch errno {
 		case 0:
-			s.reply(&room.n)
+			s.reply(&n)
 		case unix.EINTR, unix.ENOENT: // the caller was killed meanwhile
 		default:
 			return
@@ -88,27 +82,11 @@ func serveOwners(o Owners, listener *os.File) {
 	}
 }
 
-// ownersNotice is the kernel's struct seccomp_notif.
-type ownersNotice struct {
-	ID         uint64
-	PID, Flags uint32
-	Nr         int32
-	Arch       uint32
-	IP         uint64
-	Args       [6]uint64
-}
-
 // errGoOn has the kernel do what was called.
 var errGoOn = errors.New("go on")
 
-func (s *ownersServer) reply(n *ownersNotice) {
-	// The kernel's struct seccomp_notif_resp.
-	answer := struct {
-		ID    uint64
-		Val   int64
-		Err   int32
-		Flags uint32
-	}{ID: n.ID}
+func (s *ownersServer) reply(n *seccomp.Notice) {
+	answer := seccomp.Reply{ID: n.ID}
 	call, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
 	err := errGoOn
 	if ok {
@@ -125,16 +103,11 @@ func (s *ownersServer) reply(n *ownersNotice) {
 			answer.Err = -int32(errno)
 		}
 	}
-	// That the caller is gone by now is nothing to report.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer)))
+	seccomp.Send(s.listener, answer)
 }
 
-// waits says whether a call still waits: if so, the process that made it has not ended, and its number is its own.
-func (s *ownersServer) waits(n *ownersNotice) bool {
-	id := n.ID
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
-	return errno == 0
-}
+// waits says whether a call still waits.
+func (s *ownersServer) waits(n *seccomp.Notice) bool { return seccomp.Waits(s.listener, n.ID) }
 
 // chown notes an owner. A process may give its files to ids that are not there, and its -1 keeps what is.
 func (c *ownersCaller) chown(call ownersCall) error {

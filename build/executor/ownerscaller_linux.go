@@ -1,20 +1,20 @@
 package executor
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/seccomp"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // ownersCaller is the thread whose call is being answered.
 type ownersCaller struct {
 	s    *ownersServer
-	n    *ownersNotice
+	n    *seccomp.Notice
 	path string // from its root, as far as that was needed
 }
 
@@ -155,29 +155,21 @@ func readlink(name string) (string, error) {
 
 // text reads a path out of the caller's memory.
 func (c *ownersCaller) text(addr uint64) (string, error) {
-	var buf [unix.PathMax]byte
-	for have := 0; have < len(buf); {
-		// Never across the end of a page: the next one may not be there.
-		want := min(256, 4096-int((addr+uint64(have))&4095), len(buf)-have)
-		n, err := c.load(addr+uint64(have), buf[have:have+want])
-		if err != nil || n == 0 {
-			return "", unix.EFAULT
-		}
-		if end := bytes.IndexByte(buf[have:have+n], 0); end >= 0 {
-			if !c.s.waits(c.n) { // another's memory
-				return "", unix.ESRCH
-			}
-			return string(buf[:have+end]), nil
-		}
-		have += n
+	name, err := seccomp.Text(addr, c.load)
+	if err == nil && !c.s.waits(c.n) { // another's memory
+		err = unix.ESRCH
 	}
-	return "", unix.ENAMETOOLONG
+	return name, err
 }
 
-func (c *ownersCaller) load(addr uint64, buf []byte) (int, error) {
+func (c *ownersCaller) load(addr uint64, buf []byte) int {
 	local := []unix.Iovec{{Base: &buf[0]}}
 	local[0].SetLen(len(buf))
-	return unix.ProcessVMReadv(int(c.n.PID), local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}, 0)
+	n, err := unix.ProcessVMReadv(int(c.n.PID), local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}, 0)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // store writes into the caller's memory, whose number could have been given to another process, but not while its call

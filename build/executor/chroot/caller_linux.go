@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/seccomp"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
@@ -18,7 +19,7 @@ const maxPath = unix.PathMax
 // caller is the thread whose call is being answered.
 type caller struct {
 	s   *server
-	n   *notification
+	n   *seccomp.Notice
 	tid int
 
 	tgid     int // 0: not looked up yet
@@ -59,20 +60,8 @@ func (c *caller) as(f func() error) error {
 
 // text reads a path out of the caller's memory.
 func (c *caller) text(addr uint64) (string, bool) {
-	var buf [maxPath]byte
-	for have := 0; have < len(buf); {
-		// Never across the end of a page: the next one may not be there.
-		want := min(256, 4096-int((addr+uint64(have))&4095), len(buf)-have)
-		n := c.load(addr+uint64(have), buf[have:have+want])
-		if n <= 0 {
-			return "", false
-		}
-		if end := bytes.IndexByte(buf[have:have+n], 0); end >= 0 {
-			return string(buf[:have+end]), true
-		}
-		have += n
-	}
-	return "", false
+	p, err := seccomp.Text(addr, c.load)
+	return p, err == nil
 }
 
 // load reads the caller's memory. Nothing of it is kept: a process made by vfork shares it with its parent.

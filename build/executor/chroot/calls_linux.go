@@ -96,25 +96,7 @@ func knownCalls() map[seccomp.Call]call {
 // x32Bit marks a number of the x32 ABI.
 const x32Bit = 0x40000000
 
-// notification is the kernel's struct seccomp_notif.
-type notification struct {
-	ID         uint64
-	PID, Flags uint32
-	Nr         int32
-	Arch       uint32
-	IP         uint64
-	Args       [6]uint64
-}
-
-// response is its struct seccomp_notif_resp.
-type response struct {
-	ID    uint64
-	Val   int64
-	Err   int32
-	Flags uint32
-}
-
-// addFile is its struct seccomp_notif_addfd.
+// addFile is the kernel's struct seccomp_notif_addfd.
 type addFile struct {
 	ID                            uint64
 	Flags, SrcFD, NewFD, NewFlags uint32

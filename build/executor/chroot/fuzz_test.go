@@ -138,7 +138,7 @@ func putStatic(root, name string) error {
 
 // caller is the thread that a notification would come from.
 func (tg *target) caller(i int) *caller {
-	return &caller{s: tg.s, n: &notification{}, tid: tg.callers[i]}
+	return &caller{s: tg.s, n: &seccomp.Notice{}, tid: tg.callers[i]}
 }
 
 // stackOf is an address in a caller's stack.
@@ -223,7 +223,7 @@ func (tg *target) call(t *testing.T, nr uint8, p string, flags, more, addr uint6
 	}
 	list := numbers(tg.s)
 	which := list[int(nr)%len(list)]
-	n := &notification{ID: 1, PID: uint32(tg.callers[i]), Nr: which.Nr, Arch: which.Arch}
+	n := &seccomp.Notice{ID: 1, PID: uint32(tg.callers[i]), Nr: which.Nr, Arch: which.Arch}
 	at := tg.buffer[i]
 	if len(p) > 4000 {
 		p = p[:4000]

@@ -64,16 +64,10 @@ func openConsole(p *plan) error {
 		return err
 	}
 	defer step.Closing(master)
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		return err
-	}
-	slave, err := step.OpenPeer(master)
+	slave, err := step.OpenSlave(master, int(p.UID))
 	if err != nil {
 		return err
 	}
 	defer step.Closing(slave)
-	if err := unix.Fchown(slave, int(p.UID), -1); err != nil {
-		return err
-	}
 	return step.TakeTerminal(master, slave)
 }

@@ -48,7 +48,7 @@ type server struct {
 // newServer opens what a server needs, while the process still has the outer root.
 func newServer(rootfs step.RootDir, p *plan) (*server, error) {
 	s := &server{listener: -1, calls: knownCalls(), standIns: p.StandIns, me: unix.Getpid(), peers: p.Peers}
-	s.waits = s.valid
+	s.waits = func(id uint64) bool { return seccomp.Waits(s.listener, id) }
 	var err error
 	if s.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, step.Setup(err, "open /proc")
@@ -68,8 +68,7 @@ func newServer(rootfs step.RootDir, p *plan) (*server, error) {
 // goroutines fails in a way that it should not: the step must not be left without answers.
 func (s *server) serve(listener int, broken func(any)) {
 	s.listener = listener
-	// Linux 6.6: caller and server take turns on one processor. Without it answers are only slower.
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	seccomp.TakeTurns(listener)
 	s.start(broken)
 }
 
@@ -93,12 +92,7 @@ func (s *server) start(broken func(any)) {
 func (s *server) loop(another func()) {
 	for {
 		s.idle.Add(1)
-		// The kernel's structure may have grown, and it has to come zeroed.
-		var room struct {
-			n notification
-			_ [256]byte
-		}
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&room)))
+		n, errno := seccomp.Receive(s.listener)
 		last := s.idle.Add(-1) == 0
 		switch {
 		case errno == unix.EINTR:
@@ -111,7 +105,7 @@ func (s *server) loop(another func()) {
 		if last {
 			another()
 		}
-		s.reply(&room.n, s.handle(&room.n))
+		s.reply(&n, s.handle(&n))
 	}
 }
 
@@ -123,7 +117,7 @@ func (s *server) asked() bool {
 }
 
 // reply sends an answer. That the caller is gone by now is nothing to report.
-func (s *server) reply(n *notification, a answer) {
+func (s *server) reply(n *seccomp.Notice, a answer) {
 	if a.done && a.errno == 0 && a.file != 0 {
 		add := addFile{ID: n.ID, Flags: unix.SECCOMP_ADDFD_FLAG_SEND, SrcFD: uint32(a.file), NewFlags: a.flags}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_ADDFD, uintptr(unsafe.Pointer(&add)))
@@ -133,15 +127,15 @@ func (s *server) reply(n *notification, a answer) {
 		}
 		a = failed(errno) // EMFILE, as a rule
 	}
-	r := response{ID: n.ID, Val: a.val, Err: -int32(a.errno)}
+	r := seccomp.Reply{ID: n.ID, Val: a.val, Err: -int32(a.errno)}
 	if !a.done {
 		r.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	}
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
+	seccomp.Send(s.listener, r)
 }
 
 // handle finds the answer to a call.
-func (s *server) handle(n *notification) answer {
+func (s *server) handle(n *seccomp.Notice) answer {
 	what, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
 	switch {
 	case !ok:
@@ -155,7 +149,7 @@ func (s *server) handle(n *notification) answer {
 
 // atProcess lets a call go on that is at one of the step's own processes. Its arguments are in registers, so they are
 // what the kernel will see; others' processes are not there, as in a pid namespace.
-func (s *server) atProcess(what call, n *notification) answer {
+func (s *server) atProcess(what call, n *seccomp.Notice) answer {
 	pid := int(int32(n.Args[what.pid]))
 	switch {
 	case pid == 0:
@@ -169,12 +163,6 @@ func (s *server) atProcess(what call, n *notification) answer {
 		return failed(unix.ESRCH)
 	}
 	return answer{}
-}
-
-// valid says whether the call still waits: if so, the process that made it has not ended, and its number is its own.
-func (s *server) valid(id uint64) bool {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.listener), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
-	return errno == 0
 }
 
 // own says whether pid is a process or thread of the step: below the supervisor, to which orphans come, and not it.
