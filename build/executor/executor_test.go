@@ -164,31 +164,11 @@ func (b *bench) sh(script string, mounts ...bkexecutor.Mount) string {
 // write makes a file in the root file system.
 func (b *bench) write(name, content string) {
 	b.t.Helper()
-	p := filepath.Join(b.rootfs, name)
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		b.t.Fatal(err)
-	}
-	if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
+	steptest.WriteFile(b.t, b.rootfs, name, content)
 }
 
 // tree lists the root file system except for busybox.
 func (b *bench) tree() string {
 	b.t.Helper()
-	var out []string
-	err := filepath.WalkDir(b.rootfs, func(p string, d os.DirEntry, err error) error {
-		name := strings.TrimPrefix(p, b.rootfs)
-		if name == "/bin" {
-			return filepath.SkipDir
-		}
-		if name != "" {
-			out = append(out, name)
-		}
-		return err
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return strings.Join(out, " ")
+	return steptest.Tree(b.t, b.rootfs)
 }

@@ -79,7 +79,7 @@ func TestEnd(t *testing.T) {
 func TestChildren(t *testing.T) {
 	b := newBench(t)
 	begin := time.Now()
-	mark := "9" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(9)
 	out := b.sh("sleep " + mark + " & (setsid sleep " + mark + " &) ; yes | head -c 300000 | tail -c 5; echo done")
 	if !strings.HasSuffix(out, "y\ndone") {
 		t.Errorf("output: %q", out)
@@ -109,7 +109,7 @@ func TestCancel(t *testing.T) {
 	}()
 	begin := time.Now()
 	var out steptest.Writer
-	mark := "8" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(8)
 	meta := b.meta(bkexecutor.Meta{Args: steptest.Shell("trap '' TERM INT; setsid sleep " + mark + " & sleep " + mark)})
 	_, err := b.exec.Run(ctx, "", bkexecutor.Mount{Src: steptest.Dir(b.rootfs)}, nil, bkexecutor.ProcessInfo{Meta: meta, Stdout: &out}, started)
 	var exit *gatewayapi.ExitError
@@ -191,7 +191,7 @@ func TestTerminalAndExec(t *testing.T) {
 	if got, err := second(bkexecutor.Meta{Tty: true, Args: steptest.Shell("tty")}); err != nil || !strings.Contains(got, "/dev/pts/1") {
 		t.Errorf("exec on a terminal: %q %v", got, err)
 	}
-	mark := "7" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(7)
 	hanging := make(chan error, 1)
 	go func() {
 		_, err := second(bkexecutor.Meta{Args: steptest.Shell("(setsid sleep " + mark + "&); sleep " + mark)})
@@ -217,7 +217,7 @@ func TestKilledEngine(t *testing.T) {
 	b := newBench(t)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	root := t.TempDir()
-	mark := "6" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(6)
 	cmd.Env = append(os.Environ(), engineVar+"="+b.rootfs+":"+root+":"+mark)
 	var out steptest.Writer
 	cmd.Stdout, cmd.Stderr = &out, &out

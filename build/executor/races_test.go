@@ -103,7 +103,7 @@ func TestTargetsAreSwapped(t *testing.T) {
 func TestManyProcesses(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	mark := "7" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(7)
 	started := make(chan struct{})
 	go func() {
 		<-started

@@ -203,29 +203,13 @@ func (b *bench) play(what string, mounts ...bkexecutor.Mount) string {
 // write makes a file in the root file system.
 func (b *bench) write(name, content string) {
 	b.t.Helper()
-	p := filepath.Join(b.rootfs, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o644)); err != nil {
-		b.t.Fatal(err)
-	}
+	steptest.WriteFile(b.t, b.rootfs, name, content)
 }
 
 // tree lists the root file system except for busybox, and fails if the executor has left something of its own.
 func (b *bench) tree() string {
 	b.t.Helper()
-	var out []string
-	err := filepath.WalkDir(b.rootfs, func(p string, _ os.DirEntry, err error) error {
-		name := strings.TrimPrefix(p, b.rootfs)
-		if name == "/bin" {
-			return filepath.SkipDir
-		}
-		if name != "" {
-			out = append(out, name)
-		}
-		return err
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	out := steptest.Tree(b.t, b.rootfs)
 	left, err := os.ReadDir(b.root)
 	if err != nil {
 		b.t.Fatal(err)
@@ -235,7 +219,7 @@ func (b *bench) tree() string {
 			b.t.Errorf("%s is left by a step", d.Name())
 		}
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // playEngine runs a step that does not end: root file system, folder of the executor, folder of a cache.

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -301,7 +300,7 @@ func TestKilledEngine(t *testing.T) {
 func TestKilledSupervisor(t *testing.T) {
 	b := newBench(t)
 	cache := folder(t, "cache")
-	mark := "6" + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
+	mark := steptest.Mark(6)
 	done, started := make(chan error, 1), make(chan struct{})
 	var out steptest.Writer
 	go func() {

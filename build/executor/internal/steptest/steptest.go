@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,40 @@ func BusyboxRoot(t testing.TB) string {
 		}
 	}
 	return root
+}
+
+// WriteFile makes a file in a root file system, with the folders above it.
+func WriteFile(t testing.TB, root, name, content string) {
+	t.Helper()
+	p := filepath.Join(root, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Tree lists a root file system except for busybox.
+func Tree(t testing.TB, root string) string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(root, func(p string, _ os.DirEntry, err error) error {
+		name := strings.TrimPrefix(p, root)
+		if name == "/bin" {
+			return filepath.SkipDir
+		}
+		if name != "" {
+			out = append(out, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(out, " ")
+}
+
+// Mark is a number to sleep that no other process sleeps, for FindProcess.
+func Mark(first int) string {
+	return strconv.Itoa(first) + strconv.FormatInt(time.Now().UnixNano()%1e8, 10)
 }
 
 // Writer is a stream of a step; it may be read while the step runs.
