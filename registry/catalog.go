@@ -8,53 +8,74 @@ import (
 	"strings"
 )
 
+// list is what pages reads: a path below the API, the query of the first page,
+// and the media type to ask for if any.
+type list struct{ path, query, accept string }
+
+// page is one of a list.
+type page struct {
+	raw    []byte
+	header http.Header
+}
+
+// longPages asks for the most entries of a page that all registries take.
+const longPages = "n=1000"
+
 // pages reads a list of the registry, such as its catalog, page after page. read
 // gets each, and says how many entries it has and whether no more are wanted. Of
 // the link to the next page only the query is used: a registry cannot send us
 // anywhere else with it.
-func (s *session) pages(ctx context.Context, path string, read func(raw []byte) (n int, enough bool, err error)) error {
-	query, total := "n=1000", 0 // the most that all registries take
+func (s *session) pages(ctx context.Context, l list, read func(p page) (n int, enough bool, err error)) error {
+	total := 0
 	for range maxPages {
-		raw, next, err := s.page(ctx, path, query)
+		p, err := s.page(ctx, l)
 		if err != nil {
 			return err
 		}
-		n, enough, err := read(raw)
+		n, enough, err := read(p)
 		if err != nil || enough {
 			return err
 		}
-		if next == "" || next == query {
+		next := nextQuery(p.header.Get("Link"))
+		if next == "" || next == l.query {
 			return nil
 		}
 		if total += n; total > maxEntries {
 			break
 		}
-		query = next
+		l.query = next
 	}
+	return s.endless()
+}
+
+func (s *session) endless() error {
 	return &StatusError{Host: s.to.account(), Status: http.StatusOK, Message: "its list does not end"}
 }
 
-// page reads one page, and the query of the next one if there is any.
-func (s *session) page(ctx context.Context, path, query string) (raw []byte, next string, err error) {
-	u := s.to.url(path)
-	u.RawQuery = query
+// page reads the one that l begins with.
+func (s *session) page(ctx context.Context, l list) (page, error) {
+	u := s.to.url(l.path)
+	u.RawQuery = l.query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, "", err
+		return page{}, err
+	}
+	if l.accept != "" {
+		req.Header.Set("Accept", l.accept)
 	}
 	resp, err := s.client().Do(req)
 	if err != nil {
-		return nil, "", s.fault(err)
+		return page{}, s.fault(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, "", s.refused(resp)
+		return page{}, s.refused(resp)
 	}
 	defer resp.Body.Close()
-	raw, err = io.ReadAll(io.LimitReader(resp.Body, maxPage))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
 	if err != nil {
-		return nil, "", s.fault(err)
+		return page{}, s.fault(err)
 	}
-	return raw, nextQuery(resp.Header.Get("Link")), nil
+	return page{raw, resp.Header}, nil
 }
 
 // nextQuery of a header such as `</v2/x/tags/list?n=2&last=b>; rel="next"`.

@@ -51,6 +51,9 @@ type Client struct {
 	logins sync.Map // of loginKey to *authorizer
 	open   pools    // for addresses that are no registries
 
+	lists     sync.Map // of *endpoint: those that list referrers by themselves
+	referring sync.Map // of string to *sync.Mutex: one for each list that stands in
+
 	mu   sync.Mutex // held while Notice is called
 	told map[string]bool
 }

@@ -92,3 +92,15 @@ func TestDistribution(t *testing.T) {
 		t.Error("pushed without a password")
 	}
 }
+
+// It has no referrers API.
+func TestReferrersOfDistribution(t *testing.T) {
+	host := startDistribution(t)
+	c := newClient(Config{Keychain: keychain{host: {Username: "u", Password: "secret"}}})
+	repo, image := mustRef(t, host+"/team/app:1"), newImage(1, 10)
+	mustPush(t, c, repo, image)
+	one, two := signature(image.root, 1), signature(image.root, 2)
+	mustPush(t, c, byDigest(t, repo, one), one)
+	mustPush(t, c, byDigest(t, repo, two), two)
+	mustRefer(t, c, repo, image.root, one, two)
+}

@@ -58,6 +58,9 @@ const (
 	maxPages   = 10_000
 	maxEntries = 5_000_000
 
+	// maxReferrers bounds what refers to one manifest.
+	maxReferrers = 10_000
+
 	// maxSearch bounds the answer to a search, maxDescription what is kept of a
 	// description in it.
 	maxSearch      = 4 << 20

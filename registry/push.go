@@ -33,12 +33,10 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	if d, ok := ref.(reference.Digested); ok && d.Digest().String() != src.Descriptor().Digest.String() {
 		return fmt.Errorf("cannot push %s as %q", src.Descriptor().Digest, reference.FamiliarString(ref))
 	}
-	hosts, err := c.endpoints(ctx, reference.Domain(ref), reference.Path(ref), docker.HostCapabilityPush)
+	s, err := c.pushSession(ctx, ref)
 	if err != nil {
 		return err
 	}
-	c.noticeDetour(ctx, hosts[0])
-	s := c.session(hosts[0], ref, "push,pull")
 	stand, err := name.NewRegistry(s.apiHost())
 	if err != nil {
 		return err
@@ -54,7 +52,22 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 		}
 		return p.fault(err)
 	}
+	for _, r := range p.referrals.left {
+		if err := c.refer(ctx, c.session(s.to, ref, "push,pull"), r); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// pushSession is one with the host that ref is pushed to.
+func (c *Client) pushSession(ctx context.Context, ref reference.Named) (*session, error) {
+	hosts, err := c.endpoints(ctx, reference.Domain(ref), reference.Path(ref), docker.HostCapabilityPush)
+	if err != nil {
+		return nil, err
+	}
+	c.noticeDetour(ctx, hosts[0])
+	return c.session(hosts[0], ref, "push,pull"), nil
 }
 
 // noticeDetour tells that a push does not go to the registry that it names: a
@@ -86,7 +99,8 @@ type push struct {
 	registry name.Registry // as ggcr has it: see apiHost
 	limits   limits
 
-	blobs sync.Map // of digest to v1.Descriptor: what has been asked about
+	blobs     sync.Map // of digest to v1.Descriptor: what has been asked about
+	referrals referrals
 
 	mu        sync.Mutex
 	notBefore time.Time // the registry wants to be left alone until then
@@ -96,7 +110,7 @@ type push struct {
 func (p *push) run(ctx context.Context, ref reference.Named) error {
 	// A transport of this type is ggcr's sign that retries and credentials are
 	// ours. It has no constructor but this; nothing is added to what we send.
-	through, err := transport.FromToken(p.registry, authn.Anonymous, p.session, &transport.Challenge{}, nil)
+	through, err := transport.FromToken(p.registry, authn.Anonymous, unreferring{p.session}, &transport.Challenge{}, nil)
 	if err != nil {
 		return err
 	}
@@ -149,6 +163,7 @@ func (p *push) observe(req *http.Request, resp *http.Response) {
 			p.session.tellWait(resp.StatusCode, wait)
 		}
 	}
+	p.referrals.observe(req, resp, p.source.Descriptor().Digest)
 	switch {
 	case req.Method == http.MethodHead && unknowable(req, resp):
 		resp.StatusCode = http.StatusNotFound

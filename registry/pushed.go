@@ -67,6 +67,7 @@ func (p *push) readManifest(ctx context.Context, d v1.Descriptor) ([]byte, error
 	if err != nil {
 		return nil, p.failed(d, err)
 	}
+	p.referrals.note(raw, d)
 	return raw, nil
 }
 

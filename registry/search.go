@@ -157,11 +157,11 @@ func pullable(host, repo string) string {
 // searchCatalog looks for repositories with term in their name.
 func (s *session) searchCatalog(ctx context.Context, host, term string, limit int) ([]SearchResult, error) {
 	found := []SearchResult{}
-	err := s.pages(ctx, "_catalog", func(raw []byte) (n int, enough bool, err error) {
+	err := s.pages(ctx, list{path: "_catalog", query: longPages}, func(p page) (n int, enough bool, err error) {
 		var page struct {
 			Repositories []string `json:"repositories"`
 		}
-		if err := json.Unmarshal(raw, &page); err != nil {
+		if err := json.Unmarshal(p.raw, &page); err != nil {
 			return 0, false, fmt.Errorf("catalog of registry %s is not valid JSON", s.to.account())
 		}
 		for _, repo := range page.Repositories {

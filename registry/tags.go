@@ -40,11 +40,11 @@ func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, erro
 // tags of the repository, all pages of them.
 func (s *session) tags(ctx context.Context) ([]string, error) {
 	tags := []string{}
-	err := s.pages(ctx, s.repo+"/tags/list", func(raw []byte) (n int, enough bool, err error) {
+	err := s.pages(ctx, list{path: s.repo + "/tags/list", query: longPages}, func(p page) (n int, enough bool, err error) {
 		var list struct {
 			Tags []string `json:"tags"`
 		}
-		if err := json.Unmarshal(raw, &list); err != nil {
+		if err := json.Unmarshal(p.raw, &list); err != nil {
 			return 0, false, fmt.Errorf("list of tags of %q from %s is not valid JSON", s.ref, s.to.account())
 		}
 		for _, t := range list.Tags {
