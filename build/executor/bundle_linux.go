@@ -73,6 +73,7 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 		return err
 	}
 	p.Supervise = e.opts.HostPID
+	e.planFormats(p)
 	if !e.opts.Rootless && meta.SecurityMode != pb.SecurityMode_INSECURE {
 		p.AppArmor = e.appArmor()
 	}

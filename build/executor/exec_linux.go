@@ -41,6 +41,9 @@ func (e *stepExecutor) joinPlan(st *runningStep, meta executor.Meta) (*plan, err
 	if err := step.CheckMeta(meta); err != nil {
 		return nil, err
 	}
+	if len(st.plan.Formats) > 0 {
+		return nil, ErrNotJoinable
+	}
 	p := *st.plan
 	p.Join, p.CloneFlags, p.JoinFlags = st.pid, 0, p.CloneFlags&^unix.CLONE_NEWPID
 	if p.NetNS != "" {

@@ -46,6 +46,7 @@ type stepExecutor struct {
 	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
 	appArmor func() string // the profile of steps
+	formats  []string      // of programs, for steps alone
 
 	running step.Running[*runningStep]
 }

@@ -19,7 +19,7 @@ func Init() {
 	step.Enter(&p)
 	switch {
 	case p.Probe:
-		step.Fail(probe())
+		step.Fail(probe(&p))
 	case p.Supervise:
 		os.Exit(supervise(&p))
 	case p.Join != 0:
@@ -29,12 +29,17 @@ func Init() {
 	}
 }
 
-// probe tries to mount a new procfs.
-func probe() error {
+// probe tries what plan.Probe says.
+func probe(p *plan) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return step.Setup(err, "make mounts private")
 	}
-	return step.Setup(unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""), "mount /proc")
+	if !p.SharedProc {
+		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return step.Setup(err, "mount /proc")
+		}
+	}
+	return registerFormats(p.Formats)
 }
 
 // becomeStep sets the new namespaces up from inside and executes the step. It returns only on failure.
@@ -52,6 +57,9 @@ func becomeStep(p *plan) error {
 	}
 	root, err := mountRootfs(p)
 	if err != nil {
+		return err
+	}
+	if err := registerFormats(p.Formats); err != nil {
 		return err
 	}
 	if err := mountAll(root, p); err != nil {

@@ -61,7 +61,11 @@ func attach(tree, target int) error {
 // mountAll makes the spec's mounts in their order.
 func mountAll(root step.RootDir, p *plan) error {
 	for _, m := range p.Mounts {
-		if err := mountOne(root, m); err != nil {
+		err := mountOne(root, m)
+		if p.SysFS && m.Type == "sysfs" && errors.Is(err, unix.EPERM) {
+			err = attachAt(root, sysFD, m.Target)
+		}
+		if err != nil {
 			return step.Setup(err, "mount %s", m.Target)
 		}
 		if m.Target == "/dev" {

@@ -32,12 +32,16 @@ type plan struct {
 	// CgroupNS makes a cgroup namespace, once the process is in the step's group: that is what it shows as the root.
 	CgroupNS  bool
 	Supervise bool
+	// Formats are lines for binfmt_misc. If there are any, CloneFlags make a user namespace that knows these alone.
+	Formats []string
+	// SysFS says that a mount of sysfs follows the control socket, for a user namespace that may make none.
+	SysFS bool
 	// Join is the pid of a step's first process whose namespaces are entered instead of making new ones; 0: none.
 	// JoinFlags are those of them that are the step's own: the others may belong to a user namespace above ours.
 	Join      int
 	JoinFlags uintptr
-	// Probe only tries to mount a new procfs.
-	Probe bool
+	// Probe only tries to mount a new procfs, unless it is SharedProc, and to register the formats.
+	Probe, SharedProc bool
 }
 
 // mountPlan is one mount, in the order of the OCI spec.

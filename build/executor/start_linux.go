@@ -14,11 +14,14 @@ import (
 
 // start runs a planned step to its end. started is called with the first process's pid once its own program runs.
 func (e *stepExecutor) start(ctx context.Context, p *plan, g group, info executor.ProcessInfo, started func(pid int)) error {
+	var held heldFiles
+	defer held.close()
 	return step.Run(ctx, info, p, func(stdio []*os.File) (*step.Child, error) {
 		c, err := e.spawnFor(p, stdio)
 		if err != nil {
 			return nil, err
 		}
+		c.Got = e.receiver(&held)
 		if err := g.add(c.PID); err != nil {
 			_ = c.Control.Close() // it waits for its plan, and ends without
 			_, werr := c.Proc.Wait()
@@ -32,7 +35,7 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, g group, info executo
 // In that case this thread, which is locked, is fit for nothing else afterwards.
 func (e *stepExecutor) spawnFor(p *plan, stdio []*os.File) (*step.Child, error) {
 	if p.Join == 0 || p.Supervise {
-		return e.spawn(p, stdio)
+		return e.spawnMounted(p, stdio)
 	}
 	fd, err := unix.PidfdOpen(p.Join, 0)
 	if err != nil {
@@ -60,15 +63,22 @@ func (e *stepExecutor) spawn(p *plan, files []*os.File) (*step.Child, error) {
 		// Go would take a parent that this pid namespace can't see for a dead one. The child sets it itself.
 		sys.Pdeathsig = 0
 	}
+	mapIDs(sys)
 	c, err := step.Spawn(self, InitArg0, files, sys)
 	if err != nil {
 		return nil, err
 	}
 	c.Lifeline = p.Supervise
-	c.Got = func(tag byte, f *os.File) {
+	return c, nil
+}
+
+// receiver takes the descriptors that a step hands over; those that only have to stay open go to held.
+func (e *stepExecutor) receiver(held *heldFiles) func(tag byte, f *os.File) {
+	return func(tag byte, f *os.File) {
 		if tag == tagOwners && e.opts.Owners != nil {
 			go serveOwners(e.opts.Owners, f)
+			return
 		}
+		*held = append(*held, f)
 	}
-	return c, nil
 }

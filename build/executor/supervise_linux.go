@@ -55,10 +55,12 @@ func startSupervised(p *plan) (pid int, r step.Report, err error) {
 		defer step.Closing(pidfd)
 		files = append(files, uintptr(pidfd))
 	}
-	pid, err = syscall.ForkExec("/proc/self/exe", []string{InitArg0}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags},
-	})
+	if p.SysFS {
+		files = append(files, sysFD)
+	}
+	sys := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: p.CloneFlags}
+	mapIDs(sys)
+	pid, err = syscall.ForkExec("/proc/self/exe", []string{InitArg0}, &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sys})
 	step.Closing(pair[1])
 	if err != nil {
 		return 0, r, step.Setup(err, "start step's namespaces")

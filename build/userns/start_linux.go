@@ -114,6 +114,11 @@ func oneID(id int) []syscall.SysProcIDMap {
 	return []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
 }
 
+// SameIDs are the maps of a user namespace in which every id is what it is in this process's own.
+func SameIDs() (uids, gids []syscall.SysProcIDMap) {
+	return sameIDs("/proc/self/uid_map"), sameIDs("/proc/self/gid_map")
+}
+
 // sameIDs maps every id of this namespace to itself.
 func sameIDs(file string) []syscall.SysProcIDMap {
 	var out []syscall.SysProcIDMap
