@@ -25,10 +25,17 @@ import (
 type Draft struct {
 	// Members are the manifests, in the order of the index.
 	Members []Member
+	// Annotations, Subject and ArtifactType are those of the index itself, as the
+	// image specification's image-index.md has them. Docker's kind of index has none:
+	// with any of them it is one of OCI's.
+	Annotations  map[string]string
+	Subject      *v1.Descriptor
+	ArtifactType string
 
 	store *Store
 	name  string
 	desc  v1.Descriptor
+	raw   []byte // of a draft that is not kept
 }
 
 // Name is the full normalised name that the index is to be pushed as.
@@ -42,6 +49,9 @@ func (d *Draft) Descriptor() v1.Descriptor { return d.desc }
 
 // RawManifest is the index, byte for byte, verified.
 func (d *Draft) RawManifest(ctx context.Context) ([]byte, error) {
+	if d.raw != nil {
+		return d.raw, nil
+	}
 	return d.store.read(ctx, d.desc, maxManifest)
 }
 
@@ -53,6 +63,9 @@ func (d *Draft) Open(ctx context.Context, b v1.Descriptor, offset int64) (io.Rea
 			return io.NopCloser(bytes.NewReader(m.Raw[offset:])), nil
 		}
 	}
+	if d.raw != nil && b.Digest == d.desc.Digest && offset >= 0 && offset <= int64(len(d.raw)) {
+		return io.NopCloser(bytes.NewReader(d.raw[offset:])), nil
+	}
 	return (&Image{store: d.store}).Open(ctx, b, offset)
 }
 
@@ -61,6 +74,8 @@ type keptMember struct {
 	Ref  string       `json:"ref"`
 	From string       `json:"from,omitempty"` // if it is not Ref
 	Set  *v1.Platform `json:"set,omitempty"`
+	// Notes are the annotations that were set.
+	Notes map[string]string `json:"notes,omitempty"`
 	Raw  []byte       `json:"raw,omitempty"` // if the store does not have it
 }
 
@@ -81,6 +96,21 @@ func keptBeside(members string) map[v1.Hash]bool {
 		}
 	}
 	return beside
+}
+
+// DraftNames are the full names of all drafts, in index.json's order.
+func (s *Store) DraftNames() ([]string, error) {
+	entries, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range entries {
+		if name := entries[i].Annotations.Draft; name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // Draft returns the draft of this name; "latest" is the default tag. The error
@@ -141,6 +171,21 @@ func (s *Store) EditDraft(ctx context.Context, name string, edit func(*Draft) er
 	return d, err
 }
 
+// PassingDraft is a new draft called name with the members that edit gives it. It is
+// not kept: a draft of that name in the store stays as it is.
+func (s *Store) PassingDraft(name string, edit func(*Draft) error) (*Draft, error) {
+	full, err := draftName(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &Draft{store: s, name: full}
+	if err := edit(d); err != nil {
+		return nil, err
+	}
+	d.raw, d.desc, err = d.assemble()
+	return d, err
+}
+
 // RemoveDraft takes the draft of this name away, and collects what only it kept.
 // The error is a [*NotFoundError] if there is none.
 func (s *Store) RemoveDraft(ctx context.Context, name string) error {
@@ -193,6 +238,9 @@ func (s *Store) readDraft(ctx context.Context, name string, e *listed) (*Draft, 
 	}
 	d := &Draft{store: s, name: name, desc: v1.Descriptor{MediaType: e.MediaType, Size: e.Size, Digest: digest}}
 	doc, err := readDocument(ctx, s.read, d.desc)
+	if err == nil {
+		err = d.readOwn(doc.raw)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +248,7 @@ func (s *Store) readDraft(ctx context.Context, name string, e *listed) (*Draft, 
 		return nil, invalid(what, "it has %d manifests, and names for %d", len(doc.children), len(kept))
 	}
 	for i, k := range kept {
-		m := Member{Ref: k.Ref, From: cmp.Or(k.From, k.Ref), Descriptor: doc.children[i], Raw: k.Raw}
+		m := Member{Ref: k.Ref, From: cmp.Or(k.From, k.Ref), Descriptor: doc.children[i], Raw: k.Raw, Notes: k.Notes}
 		if k.Set != nil {
 			m.Set = *k.Set
 		}
@@ -217,12 +265,33 @@ func (s *Store) readDraft(ctx context.Context, name string, e *listed) (*Draft, 
 	return d, nil
 }
 
+// Like has the draft say of itself what another index says, which raw is. A raw that
+// is no index says nothing.
+func (d *Draft) Like(raw []byte) error {
+	doc, err := parseDocument(v1.Descriptor{}, raw)
+	if err != nil || !doc.isIndex() {
+		return err
+	}
+	return d.readOwn(raw)
+}
+
+// readOwn reads what the index says of itself.
+func (d *Draft) readOwn(raw []byte) error {
+	var own struct {
+		Annotations  map[string]string `json:"annotations"`
+		Subject      *v1.Descriptor    `json:"subject"`
+		ArtifactType string            `json:"artifactType"`
+	}
+	if err := parseJSON(raw, &own); err != nil {
+		return &InvalidError{What: "manifest list " + d.name, Reason: "not an index", Err: err}
+	}
+	d.Annotations, d.Subject, d.ArtifactType = own.Annotations, own.Subject, own.ArtifactType
+	return nil
+}
+
 // writeDraft brings d's index into the store, and returns its entry.
 func (s *Store) writeDraft(d *Draft) (*entry, error) {
-	if len(d.Members) == 0 {
-		return nil, errors.New("a manifest list needs at least one manifest")
-	}
-	raw, desc, err := assemble(d.Members)
+	raw, desc, err := d.assemble()
 	if err != nil {
 		return nil, err
 	}
@@ -246,12 +315,18 @@ func (s *Store) writeDraft(d *Draft) (*entry, error) {
 	return newEntry(e)
 }
 
-// assemble is the index over members: docker's kind if all of them are docker's,
-// and the same bytes that docker would push.
-func assemble(members []Member) ([]byte, v1.Descriptor, error) {
-	x := v1.IndexManifest{SchemaVersion: 2, MediaType: types.DockerManifestList}
-	for _, m := range members {
-		if m.Descriptor.MediaType != types.DockerManifestSchema2 {
+// assemble is the index over the members: docker's kind if all of them are
+// docker's and nothing is annotated, and the same bytes that docker would push.
+func (d *Draft) assemble() ([]byte, v1.Descriptor, error) {
+	x := v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.DockerManifestList, Manifests: []v1.Descriptor{},
+		Annotations: d.Annotations, Subject: d.Subject, ArtifactType: d.ArtifactType,
+	}
+	if len(d.Members) == 0 || len(d.Annotations) > 0 || d.Subject != nil || d.ArtifactType != "" {
+		x.MediaType = types.OCIImageIndex
+	}
+	for _, m := range d.Members {
+		if m.Descriptor.MediaType != types.DockerManifestSchema2 || len(m.Notes) > 0 {
 			x.MediaType = types.OCIImageIndex
 		}
 		x.Manifests = append(x.Manifests, m.Descriptor)

@@ -2,6 +2,7 @@ package layout
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,6 +25,8 @@ type Member struct {
 	Descriptor v1.Descriptor
 	// Set is what of the platform was set by [Member.Annotate].
 	Set v1.Platform
+	// Notes are those of the annotations that were set by [Member.Note].
+	Notes map[string]string
 	// Raw is the manifest, byte for byte.
 	Raw []byte
 }
@@ -38,6 +41,36 @@ func (m *Member) Annotate(p v1.Platform) {
 	}
 	now := overlay(was, p)
 	m.Descriptor.Platform = &now
+}
+
+// Note sets annotations in the index's descriptor of the manifest; an empty value
+// takes one away.
+func (m *Member) Note(set map[string]string) {
+	m.Notes = noted(m.Notes, set, true)
+	m.Descriptor.Annotations = noted(m.Descriptor.Annotations, set, false)
+}
+
+// Note is [Member.Note] for the annotations of the index itself.
+func (d *Draft) Note(set map[string]string) { d.Annotations = noted(d.Annotations, set, false) }
+
+// noted is was with what set says. What is taken away is remembered where keep is
+// true, to be taken away again.
+func noted(was, set map[string]string, keep bool) map[string]string {
+	now := maps.Clone(was)
+	if now == nil {
+		now = map[string]string{}
+	}
+	maps.Copy(now, set)
+	if !keep {
+		maps.DeleteFunc(now, func(k, v string) bool {
+			_, ours := set[k]
+			return ours && v == ""
+		})
+	}
+	if len(now) == 0 {
+		return nil
+	}
+	return now
 }
 
 func overlay(base, p v1.Platform) v1.Platform {
@@ -78,6 +111,7 @@ func (m *Member) keep(stored bool) keptMember {
 	if m.isSet() {
 		k.Set = &m.Set
 	}
+	k.Notes = m.Notes
 	return k
 }
 
@@ -112,8 +146,54 @@ func (d *Draft) Put(members []Member) {
 		if was >= 0 && before[was].isSet() {
 			m.Annotate(before[was].Set)
 		}
+		if was >= 0 && len(before[was].Notes) > 0 {
+			m.Note(before[was].Notes)
+		}
 	}
 	d.Members = slices.Insert(rest, at, members...)
+}
+
+// Remove takes the members that gone is true of out of the draft, with the
+// attestations about them, and returns them all.
+func (d *Draft) Remove(gone func(*Member) bool) []Member {
+	away := map[string]bool{}
+	for i := range d.Members {
+		if m := &d.Members[i]; gone(m) {
+			away[m.Descriptor.Digest.String()] = true
+		}
+	}
+	var kept, removed []Member
+	for _, m := range d.Members {
+		if away[m.Descriptor.Digest.String()] || away[m.Descriptor.Annotations[attestationSubject]] {
+			removed = append(removed, m)
+		} else {
+			kept = append(kept, m)
+		}
+	}
+	d.Members = kept
+	return removed
+}
+
+// MembersFor are those of the members that are for one of the platforms, with the
+// attestations about them.
+func MembersFor(all []Member, platforms []v1.Platform) []Member {
+	fits := func(m Member) bool {
+		p := m.Descriptor.Platform
+		return p != nil && slices.ContainsFunc(platforms, func(want v1.Platform) bool { return platform.Matches(want, *p) })
+	}
+	wanted := map[string]bool{}
+	for _, m := range all {
+		if fits(m) {
+			wanted[m.Descriptor.Digest.String()] = true
+		}
+	}
+	var some []Member
+	for _, m := range all {
+		if wanted[m.Descriptor.Digest.String()] || wanted[m.Descriptor.Annotations[attestationSubject]] {
+			some = append(some, m)
+		}
+	}
+	return some
 }
 
 // Members reads src as members of a draft: the manifest that it is, or those

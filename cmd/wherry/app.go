@@ -38,6 +38,7 @@ func commands(e *env) []*cli.Command {
 		newDoctorCommand(e),
 		newCompletionCommand(e),
 		newManCommand(e),
+		newIndexCommand(e),
 		newManifestCommand(e),
 		newVersionCommand(e),
 	}

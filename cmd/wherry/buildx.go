@@ -3,10 +3,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -55,11 +53,6 @@ func sayIdle(e *env, c *cli.Context) {
 			e.say("note: --%s has no effect", name)
 		}
 	}
-}
-
-func byName(flags []cli.Flag) []cli.Flag {
-	slices.SortFunc(flags, func(a, b cli.Flag) int { return cmp.Compare(a.Names()[0], b.Names()[0]) })
-	return flags
 }
 
 // cacheFilter reads --filter as buildx does: all of them have to hold. The time is that

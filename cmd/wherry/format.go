@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -33,6 +34,12 @@ func platformsFlag(usage string) cli.Flag {
 	return &cli.StringSliceFlag{
 		Name: "platform", Usage: usage + "\n(a comma-separated list of \"os[/arch[/variant]]\", as \"linux/amd64,linux/arm64\")",
 	}
+}
+
+// byName puts flags in the order that help has them in.
+func byName(flags []cli.Flag) []cli.Flag {
+	slices.SortFunc(flags, func(a, b cli.Flag) int { return cmp.Compare(a.Names()[0], b.Names()[0]) })
+	return flags
 }
 
 // listing prints rows as docker's list commands do: a table, JSON objects, or

@@ -44,7 +44,11 @@ func noManifest(ref reference.Named) error {
 	return fmt.Errorf("no such manifest: %s", ref)
 }
 
-// noList is noManifest for who can create the list.
-func noList(ref reference.Named) error {
-	return withHint(noManifest(ref), "%s manifest create %s MANIFEST...", program, reference.FamiliarString(ref))
+// noList is noManifest for who can create the list, by "manifest" or "index".
+func noList(ref reference.Named, command string) error {
+	operand := "MANIFEST"
+	if command == "index" {
+		operand = "SOURCE"
+	}
+	return withHint(noManifest(ref), "%s %s create %s %s...", program, command, reference.FamiliarString(ref), operand)
 }

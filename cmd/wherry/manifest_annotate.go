@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
 
@@ -65,8 +64,7 @@ func runManifestAnnotate(ctx context.Context, e *env, o manifestAnnotateOptions)
 	if err != nil {
 		return err
 	}
-	ref, err := registry.ParseReference(o.Image)
-	if err != nil {
+	if _, err := registry.ParseReference(o.Image); err != nil {
 		return err
 	}
 	store, err := e.openStore()
@@ -74,57 +72,19 @@ func runManifestAnnotate(ctx context.Context, e *env, o manifestAnnotateOptions)
 		return err
 	}
 	_, err = store.EditDraft(ctx, list.String(), func(d *layout.Draft) error {
-		m, err := memberOf(d, ref)
+		m, err := memberOf(d, o.Image, "manifest")
 		if err != nil {
 			return err
 		}
 		m.Annotate(o.Set)
-		return checkPlatform(*m.Descriptor.Platform, o)
+		return checkPlatform(*m.Descriptor.Platform, "manifest", o.List, o.Image)
 	})
 	return err
 }
 
-// memberOf returns what ref means in d: the name that the manifest was added by,
-// or its repository and digest.
-func memberOf(d *layout.Draft, ref reference.Named) (*layout.Member, error) {
-	var fit []*layout.Member
-	for i := range d.Members {
-		m := &d.Members[i]
-		if m.Ref == ref.String() || isPinned(ref, m) {
-			return m, nil
-		}
-		if m.From == ref.String() && !platform.IsAttestation(m.Descriptor) {
-			fit = append(fit, m)
-		}
-	}
-	list, image := familiarRef(d.Name()), reference.FamiliarString(ref)
-	switch {
-	case len(fit) == 1:
-		return fit[0], nil
-	case len(fit) > 1:
-		return nil, withHint(fmt.Errorf("%q stands for %d manifests in %s: name one by its digest", image, len(fit), list),
-			"%s manifest inspect %s", program, list)
-	}
-	amend := "--amend "
-	if d.IsNew() {
-		amend = ""
-	}
-	return nil, withHint(fmt.Errorf("manifest for image %s does not exist in %s", image, list),
-		"%s manifest create %s%s %s", program, amend, list, image)
-}
-
-// isPinned reports whether ref is m's repository and digest; a tag between them
-// means nothing.
-func isPinned(ref reference.Named, m *layout.Member) bool {
-	pin, ok := ref.(reference.Digested)
-	if !ok || pin.Digest().String() != m.Descriptor.Digest.String() {
-		return false
-	}
-	named, err := reference.ParseNormalizedNamed(m.Ref)
-	return err == nil && named.Name() == ref.Name()
-}
-
-func checkPlatform(p v1.Platform, o manifestAnnotateOptions) error {
+// checkPlatform refuses a platform that no machine is; command is "manifest" or
+// "index", and what was annotated is told for the hint.
+func checkPlatform(p v1.Platform, command, list, image string) error {
 	if platform.IsKnown(p.OS, p.Architecture) {
 		return nil
 	}
@@ -134,7 +94,7 @@ func checkPlatform(p v1.Platform, o manifestAnnotateOptions) error {
 		if n.Variant != "" {
 			flags += " --variant " + n.Variant
 		}
-		return withHint(err, "%s manifest annotate %s %s %s", program, flags, o.List, o.Image)
+		return withHint(err, "%s %s annotate %s %s %s", program, command, flags, list, image)
 	}
 	return err
 }

@@ -60,7 +60,7 @@ func runManifestCreate(ctx context.Context, e *env, o manifestCreateOptions) err
 	if err != nil {
 		return err
 	}
-	finder := memberFinder{env: e, store: store, client: client}
+	finder := memberFinder{env: e, store: store, client: client, list: list, command: "manifest create"}
 	groups, err := finder.findAll(ctx, o.Images)
 	if err != nil {
 		return err

@@ -60,7 +60,7 @@ func runManifestInspect(ctx context.Context, e *env, o manifestInspectOptions) e
 		return err
 	}
 	if o.List != "" {
-		return inspectMember(ctx, e, store, ref, o)
+		return inspectMember(ctx, e, store, o)
 	}
 	d, err := store.Draft(ctx, ref.String())
 	if err == nil {
@@ -81,19 +81,19 @@ func runManifestInspect(ctx context.Context, e *env, o manifestInspectOptions) e
 }
 
 // inspectMember shows one manifest of a local list.
-func inspectMember(ctx context.Context, e *env, store *layout.Store, ref reference.Named, o manifestInspectOptions) error {
+func inspectMember(ctx context.Context, e *env, store *layout.Store, o manifestInspectOptions) error {
 	list, err := listName(o.List)
 	if err != nil {
 		return err
 	}
 	d, err := store.Draft(ctx, list.String())
 	if errors.As(err, new(*layout.NotFoundError)) {
-		return noList(list)
+		return noList(list, "manifest")
 	}
 	if err != nil {
 		return err
 	}
-	m, err := memberOf(d, ref)
+	m, err := memberOf(d, o.Ref, "manifest")
 	if err != nil {
 		return err
 	}
