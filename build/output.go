@@ -91,6 +91,14 @@ func (o Output) Pushed() bool {
 	return o.Type == OutputRegistry || o.Type == OutputImage && err == nil && push
 }
 
+// ByDigest reports whether the result gets no tag, in the registry and in the image
+// store: its name is that of the repository, and it is called by its digest. So jobs
+// that build one platform each don't get in each other's way.
+func (o Output) ByDigest() bool {
+	byDigest, err := strconv.ParseBool(o.Attrs["push-by-digest"])
+	return err == nil && byDigest && o.toStore()
+}
+
 // toStore reports whether the result is named in the image store.
 func (o Output) toStore() bool {
 	return o.Type == OutputImage || o.Type == OutputRegistry || o.Type == OutputDocker && o.Dest == ""

@@ -8,6 +8,8 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -71,6 +73,7 @@ func (e *imageExporter) Resolve(ctx context.Context, id int, attrs map[string]st
 	if names := attrs[string(exptypes.OptKeyName)]; names != "" {
 		i.names = strings.Split(names, ",")
 	}
+	i.byDigest, _ = strconv.ParseBool(attrs[string(exptypes.OptKeyPushByDigest)]) // BuildKit has checked it
 	return i, nil
 }
 
@@ -81,6 +84,8 @@ type imageExport struct {
 	names   []string
 	toStore bool
 	times   times
+
+	byDigest bool // the names are of repositories
 }
 
 // Config tells BuildKit, and its inline cache, how layers are compressed.
@@ -162,7 +167,13 @@ func (i *imageExport) adopt(ctx context.Context, src *exporter.Source, group ses
 	if err != nil {
 		return err
 	}
-	_, err = i.worker.store.Adopt(ctx, result, i.names)
+	names := slices.Clone(i.names)
+	for n := range names {
+		if i.byDigest {
+			names[n] += "@" + root.Digest.String()
+		}
+	}
+	_, err = i.worker.store.Adopt(ctx, result, names)
 	return err
 }
 

@@ -196,10 +196,9 @@ func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build
 		if !pushes(false, t.Request.Outputs) {
 			continue
 		}
-		for _, name := range t.Request.Names {
-			if err := runPush(ctx, b.env, pushOptions{Ref: name.String(), Quiet: o.Progress == "quiet"}); err != nil {
-				return &build.TargetError{Target: t.Name, Err: err}
-			}
+		err := pushResult(ctx, b.env, t.Request.Names, results[t.Name].Digest, o.Progress == "quiet")
+		if err != nil {
+			return &build.TargetError{Target: t.Name, Err: err}
 		}
 	}
 	b.Out.Reset() // stdout is the digests alone

@@ -131,10 +131,8 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 		return reported
 	}
 	if pushes(o.Push, b.request.Outputs) {
-		for _, name := range b.request.Names {
-			if err := runPush(ctx, b.env, pushOptions{Ref: name.String(), Quiet: o.Quiet}); err != nil {
-				return err
-			}
+		if err := pushResult(ctx, b.env, b.request.Names, res.Digest, o.Quiet); err != nil {
+			return err
 		}
 		b.Out.Reset() // stdout is the digest alone
 	}

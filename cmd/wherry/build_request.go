@@ -143,6 +143,11 @@ func readResult(e *env, o buildOptions, req *build.Request) (err error) {
 	if req.Names, err = buildNames(names); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(req.Outputs, build.Output.ByDigest) {
+		if req.Names, err = untagged(names); err != nil {
+			return err
+		}
+	}
 	if pushes(o.Push, req.Outputs) && len(req.Names) == 0 {
 		return withHint(errors.New("nothing to push: the result has no name"), "%s build -t NAME --push ...", program)
 	}
@@ -193,6 +198,22 @@ func buildNames(tags []string) ([]reference.Named, error) {
 		names = append(names, ref)
 	}
 	return names, nil
+}
+
+// untagged are the repositories of a result that is called by its digest.
+func untagged(names []string) ([]reference.Named, error) {
+	var repos []reference.Named
+	for _, name := range names {
+		repo, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return nil, err // it was read before
+		}
+		if !reference.IsNameOnly(repo) {
+			return nil, fmt.Errorf("%q has a tag, but with push-by-digest=true the result gets none: use %q", name, reference.FamiliarName(repo))
+		}
+		repos = append(repos, repo)
+	}
+	return repos, nil
 }
 
 func noEnv(string) (string, bool) { return "", true }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/wherry-oci/wherry/build"
@@ -49,6 +50,21 @@ func (b *builder) ask(ctx context.Context, call string) error {
 			return err
 		}
 		return exitWith(exitFailed)
+	}
+	return nil
+}
+
+// pushResult pushes what was built under its names; without a tag it is called by its
+// digest.
+func pushResult(ctx context.Context, e *env, names []reference.Named, digest v1.Hash, quiet bool) error {
+	for _, name := range names {
+		o := pushOptions{Ref: name.String(), Quiet: quiet}
+		if reference.IsNameOnly(name) {
+			o.Ref, o.ByDigest = name.Name()+"@"+digest.String(), true
+		}
+		if err := runPush(ctx, e, o); err != nil {
+			return err
+		}
 	}
 	return nil
 }

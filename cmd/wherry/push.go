@@ -18,6 +18,7 @@ type pushOptions struct {
 	AllTags  bool
 	Quiet    bool
 	Platform string // empty: the image whole
+	ByDigest bool   // Ref has a digest, and is pushed without a tag
 }
 
 func newPushCommand(e *env) *cli.Command {
@@ -50,7 +51,7 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := ref.(reference.Digested); ok {
+	if _, ok := ref.(reference.Digested); ok != o.ByDigest {
 		return fmt.Errorf("%q names a digest: only a tag can be pushed", o.Ref)
 	}
 	store, err := e.openStore()
@@ -72,8 +73,14 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 		return client.Push(ctx, ref, withOrigins(store, src, ref)) //nolint:contextcheck // reads local files only
 	}
 	for _, img := range images {
-		if err := pushOne(e, send, img, o); err != nil {
-			return concerning("push", familiarString(img.Name()), err)
+		to := ref
+		if !o.ByDigest {
+			if to, err = reference.ParseNormalizedNamed(img.Name()); err != nil {
+				return fmt.Errorf("the store's name %q: %w", img.Name(), err)
+			}
+		}
+		if err := pushOne(e, send, img, to, o); err != nil {
+			return concerning("push", reference.FamiliarString(to), err)
 		}
 	}
 	return nil
@@ -104,11 +111,7 @@ func namesToPush(store *layout.Store, ref reference.Named, all bool) ([]*layout.
 	return images, nil
 }
 
-func pushOne(e *env, send func(reference.Named, *layout.Image) error, img *layout.Image, o pushOptions) error {
-	ref, err := reference.ParseNormalizedNamed(img.Name())
-	if err != nil {
-		return fmt.Errorf("the store's name %q: %w", img.Name(), err)
-	}
+func pushOne(e *env, send func(reference.Named, *layout.Image) error, img *layout.Image, ref reference.Named, o pushOptions) error {
 	src, note, err := toPush(img, o)
 	if err != nil {
 		return err
