@@ -14,7 +14,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/bcrypt"
 
@@ -116,13 +118,14 @@ func atoi(ts *testscript.TestScript, text string) int {
 	return n
 }
 
-// cmdDebianRegistry: debian-registry NAME [USER:PASSWORD] runs Debian's docker-registry until the story ends; its address is in $NAME.
+// cmdDebianRegistry: debian-registry NAME [USER:PASSWORD|undeletable] runs Debian's docker-registry until the story ends; its address is in $NAME.
 func cmdDebianRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	dir := filepath.Join(ts.Getenv("STATE"), "docker-registry-"+args[0])
 	ts.Check(os.MkdirAll(dir, 0o755))
 	addr := freeAddress(ts)
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %s}\n", dir, addr)
-	if len(args) > 1 {
+	undeletable := len(args) > 1 && args[1] == "undeletable"
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: %t}}\nhttp: {addr: %s}\n", dir, !undeletable, addr)
+	if len(args) > 1 && !undeletable {
 		user, password, _ := strings.Cut(args[1], ":")
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		ts.Check(err)
@@ -240,6 +243,26 @@ func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), digest)
+}
+
+// cmdAttach: attach NAME REPO:TAG [TAG] puts something that refers to an image into a registry without wherry, as a
+// signature does, and prints its digest. With TAG it has one more under that tag, without a subject: "sha256-HEX.sig" is cosign's.
+func cmdAttach(ts *testscript.TestScript, _ bool, args []string) {
+	e := storyOf(ts).registries[args[0]]
+	subject, err := e.digest(args[1])
+	ts.Check(err)
+	repo, _, _ := strings.Cut(args[1], ":")
+	repo, _, _ = strings.Cut(repo, "@")
+	img, err := base.Random(int64(len(args[1]))+int64(subject.Hex[0])*1000, 1, 100, hostPlatform())
+	ts.Check(err)
+	referrer := mutate.Subject(img, v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: subject, Size: 1}).(v1.Image)
+	digest, err := referrer.Digest()
+	ts.Check(err)
+	ts.Check(e.put(repo+"@"+digest.String(), referrer))
+	if len(args) > 2 {
+		ts.Check(e.put(repo+":"+strings.Replace(args[2], "HEX", subject.Hex, 1), img))
+	}
 	fmt.Fprintln(ts.Stdout(), digest)
 }
 

@@ -69,8 +69,10 @@ const (
 	// longWait is a pause that a person wonders about.
 	longWait = 2 * time.Second
 
-	// parallel is how many blobs of a push travel at once.
-	parallel = 4
+	// parallel is how many blobs of a push travel at once, surveyors how many
+	// small questions about a repository.
+	parallel  = 4
+	surveyors = 8
 )
 
 // pause before try number n+1. A registry's word counts more than ours; ok is

@@ -32,6 +32,8 @@ func commands(e *env) []*cli.Command {
 		newImportCommand(e),
 		newSearchCommand(e),
 		newTagsCommand(e),
+		newDeleteCommand(e),
+		newPruneRemoteCommand(e),
 		newCheckCommand(e),
 		newLoginCommand(e),
 		newLogoutCommand(e),

@@ -40,7 +40,7 @@ func TestCommandsAndFiles(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		constructor := "func new" + strings.ToUpper(c.Name[:1]) + c.Name[1:] + "Command("
+		constructor := "func " + constructorOf(c.Name)
 		if !bytes.Contains(source, []byte(constructor)) {
 			t.Errorf("%s.go has no %s", c.Name, constructor)
 		}
@@ -56,11 +56,20 @@ func TestCommandsAndFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		constructor := "\nfunc new" + strings.ToUpper(name[:1]) + name[1:] + "Command("
+		constructor := "\nfunc " + constructorOf(name)
 		if bytes.Contains(source, []byte(constructor)) && !slices.Contains(listed, name) {
 			t.Errorf("%s makes a command that is not in the list", file)
 		}
 	}
+}
+
+// constructorOf a command: prune-remote's is newPruneRemoteCommand.
+func constructorOf(name string) string {
+	words := strings.Split(name, "-")
+	for i, w := range words {
+		words[i] = strings.ToUpper(w[:1]) + w[1:]
+	}
+	return "new" + strings.Join(words, "") + "Command("
 }
 
 // The rules for what a person reads hold for every command.

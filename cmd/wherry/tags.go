@@ -45,14 +45,11 @@ type tagRow struct {
 }
 
 func runTags(ctx context.Context, e *env, o tagsOptions) error {
-	repo, err := registry.ParseReference(o.Repository)
+	repo, err := repositoryOf("tags", o.Repository)
 	if err != nil {
 		return err
 	}
 	name := reference.FamiliarName(repo)
-	if written, err := reference.ParseNormalizedNamed(o.Repository); err != nil || !reference.IsNameOnly(written) {
-		return withHint(fmt.Errorf("%q is one image, not a repository", o.Repository), "%s tags %s", program, name)
-	}
 	client, err := e.registryClient(nil)
 	if err != nil {
 		return err
@@ -73,4 +70,16 @@ func runTags(ctx context.Context, e *env, o tagsOptions) error {
 		Table:  "{{.Repository}}\t{{.Tag}}",
 		Header: map[string]string{"Name": "NAME", "Repository": "REPOSITORY", "Tag": "TAG"},
 	}, rows)
+}
+
+// repositoryOf reads an operand that is a repository and no image of it.
+func repositoryOf(command, typed string) (reference.Named, error) {
+	repo, err := registry.ParseReference(typed)
+	if err != nil {
+		return nil, err
+	}
+	if written, err := reference.ParseNormalizedNamed(typed); err != nil || !reference.IsNameOnly(written) {
+		return nil, withHint(fmt.Errorf("%q is one image, not a repository", typed), "%s %s %s", program, command, reference.FamiliarName(repo))
+	}
+	return repo, nil
 }

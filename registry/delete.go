@@ -1,0 +1,343 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// NoDeleteError says that a registry lets nobody delete images, or not that way.
+type NoDeleteError struct {
+	Host    string
+	Status  int    // of HTTP
+	Message string // what the registry said, bounded and printable; may be empty
+}
+
+func (e *NoDeleteError) Error() string {
+	return withMessage(fmt.Sprintf("registry %s does not let images be deleted (status %d)", e.Host, e.Status), e.Message)
+}
+
+// Delete carries r out: tags first, then manifests, each after those that need it.
+// What is gone already is no error. done is told of every tag and digest as it
+// goes, never concurrently. The error is a [*NoDeleteError] if the registry does
+// not know how, or one of those that [Client.Get] has.
+//
+// Of a tag whose manifest stays only the tag is deleted. A registry that knows no
+// such thing is given an empty manifest under the tag, and that is deleted: to
+// delete by digest would take all tags of the manifest away.
+func (r *Removal) Delete(ctx context.Context, done func(tag string, digest v1.Hash)) error {
+	d := &deletion{Removal: r, session: r.of.session, told: done, doomed: map[v1.Hash]bool{}, left: map[v1.Hash][]string{}}
+	for _, m := range r.Manifests {
+		d.doomed[m.Digest] = true
+	}
+	first := min(1, len(r.Tags)) // it shows what the registry can do
+	for _, tags := range [][]string{r.Tags[:first], r.Tags[first:]} {
+		if err := each(ctx, len(tags), func(ctx context.Context, i int) error { return d.untag(ctx, tags[i]) }); err != nil {
+			return err
+		}
+	}
+	for _, level := range r.levels {
+		if err := each(ctx, len(level), func(ctx context.Context, i int) error { return d.manifest(ctx, level[i]) }); err != nil {
+			return err
+		}
+	}
+	return d.correctLists(ctx)
+}
+
+// Untag deletes a tag, as [Removal.Delete] does, and leaves what it names to the
+// registry. Nothing else of the repository is asked for. The error is a
+// [*NotFoundError] if there is no such tag.
+func (c *Client) Untag(ctx context.Context, ref reference.NamedTagged) error {
+	s, err := c.writer(ctx, ref)
+	if err != nil {
+		return err
+	}
+	s.ref = reference.FamiliarString(ref)
+	if _, err := s.stat(ctx, ref.Tag()); err != nil {
+		return err
+	}
+	if known, err := s.deleteTag(ctx, ref.Tag()); err != nil || known {
+		return err
+	}
+	return s.replaceTag(ctx, ref.Tag())
+}
+
+// deletion is a Removal under way.
+type deletion struct {
+	*Removal
+	session *session
+	doomed  map[v1.Hash]bool
+	noTags  atomic.Bool // the registry deletes no tags
+
+	mu   sync.Mutex
+	told func(tag string, digest v1.Hash)
+	left map[v1.Hash][]string // tags that go with their manifests
+}
+
+func (d *deletion) tell(tag string, digest v1.Hash) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.told != nil {
+		d.told(tag, digest)
+	}
+}
+
+// untag deletes a tag, or leaves it to the deletion of its manifest.
+func (d *deletion) untag(ctx context.Context, tag string) error {
+	if !d.noTags.Load() {
+		known, err := d.session.deleteTag(ctx, tag)
+		if err != nil {
+			return err
+		}
+		if known {
+			d.tell(tag, v1.Hash{})
+			return nil
+		}
+		d.noTags.Store(true)
+	}
+	holding, err := d.of.find(tag)
+	if err != nil {
+		return err
+	}
+	if d.doomed[holding.Descriptor.Digest] {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.left[holding.Descriptor.Digest] = append(d.left[holding.Descriptor.Digest], tag)
+		return nil
+	}
+	if err := d.session.replaceTag(ctx, tag); err != nil {
+		return err
+	}
+	d.tell(tag, v1.Hash{})
+	return nil
+}
+
+// manifest deletes one by its digest, and so the tags that were left to it.
+func (d *deletion) manifest(ctx context.Context, digest v1.Hash) error {
+	resp, err := d.session.remove(ctx, digest.String())
+	if err != nil {
+		return err
+	}
+	if err := d.session.deleted(resp); err != nil {
+		return err
+	}
+	for _, tag := range d.left[digest] { // all of them were left before
+		d.tell(tag, v1.Hash{})
+	}
+	d.tell("", digest)
+	return nil
+}
+
+// remove asks for the deletion of a tag or digest.
+func (s *session) remove(ctx context.Context, id string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, s.to.url(s.repo+"/manifests/"+id).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.client().Do(req)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	return resp, nil
+}
+
+// deleted reads the answer to the deletion of a digest. What is not there is gone.
+func (s *session) deleted(resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusAccepted, http.StatusNoContent, http.StatusNotFound, http.StatusGone:
+		discard(resp)
+		return nil
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxError)) // the status alone says enough
+		return &NoDeleteError{Host: s.to.account(), Status: resp.StatusCode, Message: bounded(bodyMessage(body))}
+	}
+	return s.refused(resp)
+}
+
+// deleteTag deletes a tag and nothing else, as registries may since version 1.1 of
+// the specification; known is false where this one does not.
+// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#deleting-tags
+func (s *session) deleteTag(ctx context.Context, tag string) (known bool, err error) {
+	resp, err := s.remove(ctx, tag)
+	if err != nil {
+		return false, err
+	}
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusAccepted, http.StatusNoContent, http.StatusGone:
+		discard(resp)
+		return true, nil
+	case http.StatusNotFound:
+		discard(resp)
+		_, err := s.stat(ctx, tag)
+		return is[*NotFoundError](err), notFoundIsFine(err)
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusUnsupportedMediaType:
+		discard(resp) // Docker's, before version 3, takes the tag for a bad digest
+		return false, nil
+	}
+	return false, s.refused(resp)
+}
+
+func notFoundIsFine(err error) error {
+	if is[*NotFoundError](err) {
+		return nil
+	}
+	return err
+}
+
+// replaceTag has the tag name a manifest of its own, and deletes that. Where the
+// registry does not delete it after all, the tag is what it was.
+func (s *session) replaceTag(ctx context.Context, tag string) error {
+	nothing := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+	resp, err := s.remove(ctx, nothing.String()) // before anything is changed
+	if err != nil {
+		return err
+	}
+	if err := s.deleted(resp); err != nil {
+		return err
+	}
+	was, desc, err := s.manifest(ctx, tag, nil)
+	if err != nil {
+		return notFoundIsFine(err)
+	}
+	raw, mediaType, err := s.placeholder(ctx, tag, desc.Digest)
+	if err != nil {
+		return err
+	}
+	digest, err := hashOf("sha256", raw)
+	if err != nil {
+		return err
+	}
+	if err := s.putManifest(ctx, tag, mediaType, raw); err != nil {
+		return err
+	}
+	resp, err = s.remove(ctx, digest.String())
+	if err == nil {
+		err = s.deleted(resp)
+	}
+	if err != nil {
+		_ = s.putManifest(context.WithoutCancel(ctx), tag, desc.MediaType, was) // the first error counts
+	}
+	return err
+}
+
+// placeholder is a manifest that no other tag names: an image without layers, whose
+// config, which registries want to have, says what it is for.
+func (s *session) placeholder(ctx context.Context, tag string, instead v1.Hash) ([]byte, types.MediaType, error) {
+	config, err := json.Marshal(map[string]any{
+		"architecture": "unknown", "os": "unknown",
+		"config": map[string]any{"Labels": map[string]string{"wherry.deleted": tag + "@" + instead.String()}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{}},
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	digest, err := hashOf("sha256", config)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := s.putBlob(ctx, digest, config); err != nil {
+		return nil, "", err
+	}
+	raw, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": types.DockerManifestSchema2,
+		"config": v1.Descriptor{MediaType: types.DockerConfigJSON, Size: int64(len(config)), Digest: digest},
+		"layers": []v1.Descriptor{},
+	})
+	return raw, types.DockerManifestSchema2, err
+}
+
+// putBlob sends a small blob in one request.
+func (s *session) putBlob(ctx context.Context, digest v1.Hash, content []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.to.url(s.repo+"/blobs/uploads/").String(), http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := s.client().Do(req)
+	if err != nil {
+		return s.fault(err)
+	}
+	at, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+	if resp.StatusCode != http.StatusAccepted || err != nil {
+		return s.refused(resp)
+	}
+	discard(resp)
+	q := at.Query()
+	q.Set("digest", digest.String())
+	at.RawQuery = q.Encode()
+	return s.put(ctx, at.String(), "application/octet-stream", content)
+}
+
+// putManifest stores a manifest under a tag or digest.
+func (s *session) putManifest(ctx context.Context, id string, mediaType types.MediaType, raw []byte) error {
+	return s.put(ctx, s.to.url(s.repo+"/manifests/"+id).String(), string(mediaType), raw)
+}
+
+func (s *session) put(ctx context.Context, address, mediaType string, content []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, address, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", mediaType)
+	resp, err := s.client().Do(req)
+	if err != nil {
+		return s.fault(err)
+	}
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
+		return s.refused(resp)
+	}
+	discard(resp)
+	return nil
+}
+
+// correctLists takes what was deleted out of the indexes that stand in for the
+// referrers API, as who deletes has to do.
+// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#deleting-manifests
+func (d *deletion) correctLists(ctx context.Context) error {
+	for _, subject := range d.subjects {
+		tag := ReferrersTag(subject)
+		if d.doomed[subject] || slices.Contains(d.Tags, tag) {
+			continue
+		}
+		index, err := d.session.referrersByTag(ctx, subject)
+		if err != nil {
+			return err
+		}
+		all := len(index.Manifests)
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(m v1.Descriptor) bool { return d.doomed[m.Digest] })
+		switch len(index.Manifests) {
+		case all:
+		case 0:
+			err = d.dropList(ctx, tag)
+		default:
+			err = d.session.putIndex(ctx, tag, index)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropList deletes a list that is empty now.
+func (d *deletion) dropList(ctx context.Context, tag string) error {
+	was, err := d.session.stat(ctx, tag)
+	if err != nil {
+		return notFoundIsFine(err)
+	}
+	if _, err := d.session.deleteTag(ctx, tag); err != nil {
+		return err
+	}
+	return d.manifest(ctx, was.Digest)
+}

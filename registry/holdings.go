@@ -1,0 +1,180 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/distribution/reference"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
+)
+
+// Holdings are the tags of one repository and the manifests that they lead to, as
+// the host that pushes go to has them: what mirrors have is no reason to keep or
+// to remove anything. Manifests without a tag, that no index or referrer leads to
+// either, are in no registry's lists, and so not in here.
+type Holdings struct {
+	client  *Client
+	session *session
+	repo    reference.Named
+	tags    []Holding
+	nodes   map[v1.Hash]*node
+}
+
+// Holding is one tag.
+type Holding struct {
+	Tag        string
+	Descriptor v1.Descriptor // of what it names, without a platform
+	About      About         // zero before [Holdings.Describe]
+}
+
+// node is a manifest. Of an image nothing is read until somebody wants to know.
+type node struct {
+	desc     v1.Descriptor
+	children []v1.Descriptor // of an index: the manifests in it
+
+	// These are nil as long as nobody has asked.
+	details   *details
+	about     *About
+	referrers *[]v1.Descriptor
+}
+
+// Holdings asks for the tags of repo, and for the digest of each: a HEAD request
+// a tag, and a GET of each index. A tag or digest in repo does not matter. The
+// errors are those of [Client.Get].
+func (c *Client) Holdings(ctx context.Context, repo reference.Named) (*Holdings, error) {
+	s, err := c.writer(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := s.tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &Holdings{client: c, session: s, repo: reference.TrimNamed(repo), nodes: map[v1.Hash]*node{}}
+	found := make([]v1.Descriptor, len(tags))
+	if err := each(ctx, len(tags), func(ctx context.Context, i int) error {
+		d, err := s.stat(ctx, tags[i])
+		if is[*NotFoundError](err) {
+			return nil // gone since it was listed, or naming nothing, as old registries' tags may
+		}
+		found[i] = d
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for i, d := range found {
+		if d.Digest.Hex != "" {
+			h.tags = append(h.tags, Holding{Tag: tags[i], Descriptor: d})
+		}
+	}
+	return h, h.grow(ctx, found)
+}
+
+// writer is a session that may remove things, with the host that pushes go to.
+func (c *Client) writer(ctx context.Context, repo reference.Named) (*session, error) {
+	repo = reference.TrimNamed(repo)
+	hosts, err := c.endpoints(ctx, reference.Domain(repo), reference.Path(repo), docker.HostCapabilityPush)
+	if err != nil {
+		return nil, err
+	}
+	return c.session(hosts[0], repo, "delete,push,pull"), nil
+}
+
+// Tags are all tags in the registry's order, but for those that stand in for
+// referrers (see [IsReferrersTag]).
+func (h *Holdings) Tags() []Holding {
+	var tags []Holding
+	for _, t := range h.tags {
+		if _, standsIn := IsReferrersTag(t.Tag); !standsIn {
+			tags = append(tags, t)
+		}
+	}
+	return tags
+}
+
+// grow reads every index among ds, and those below them.
+func (h *Holdings) grow(ctx context.Context, ds []v1.Descriptor) error {
+	for len(ds) > 0 {
+		var indexes, below []v1.Descriptor
+		for _, d := range ds {
+			if d.Digest.Hex == "" || h.nodes[d.Digest] != nil {
+				continue
+			}
+			h.nodes[d.Digest] = &node{desc: d}
+			if d.MediaType.IsIndex() {
+				indexes = append(indexes, d)
+			}
+		}
+		if err := each(ctx, len(indexes), func(ctx context.Context, i int) error {
+			_, err := h.load(ctx, indexes[i].Digest)
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, d := range indexes {
+			n := h.nodes[d.Digest]
+			n.children = slices.DeleteFunc(slices.Clone(n.details.Manifests), func(d v1.Descriptor) bool { return !isManifest(d.MediaType) })
+			below = append(below, n.children...)
+		}
+		ds = below
+	}
+	return nil
+}
+
+// stat asks what id, a tag or a digest, stands for, by HEAD where the registry
+// answers that. The descriptor has no platform.
+func (s *session) stat(ctx context.Context, id string) (v1.Descriptor, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.to.url(s.repo+"/manifests/"+id).String(), nil)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	req.Header.Set("Accept", acceptable())
+	resp, err := s.client().Do(req)
+	if err != nil {
+		return v1.Descriptor{}, s.fault(err)
+	}
+	digest, unnamed := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
+	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	switch {
+	case unknowable(req, resp), resp.StatusCode == http.StatusOK && (unnamed != nil || !isManifest(types.MediaType(mediaType))):
+		discard(resp)
+		_, d, err := s.manifest(ctx, id, nil)
+		return d, err
+	case resp.StatusCode != http.StatusOK:
+		return v1.Descriptor{}, s.refused(resp)
+	}
+	discard(resp)
+	return v1.Descriptor{MediaType: types.MediaType(mediaType), Digest: digest, Size: max(resp.ContentLength, 0)}, nil
+}
+
+// each calls do for 0 to n-1, some at a time. The first error ends the others.
+func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(surveyors)
+	for i := range n {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return do(gctx, i) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// find returns the tag's entry, by its name.
+func (h *Holdings) find(tag string) (Holding, error) {
+	for _, t := range h.tags {
+		if t.Tag == tag {
+			return t, nil
+		}
+	}
+	return Holding{}, &NotFoundError{Ref: fmt.Sprintf("%s:%s", reference.FamiliarName(h.repo), tag)}
+}
