@@ -29,7 +29,7 @@ func (b *baker) requests(ctx context.Context, o bakeOptions) (map[string]build.R
 		if err != nil {
 			return nil, nil, &build.TargetError{Target: name, Err: err}
 		}
-		req.Hosts = hosts.Hosts
+		req.Hosts, req.Keychain = hosts.Hosts, hosts.Keychain
 		requests[name] = req
 	}
 	return requests, notes, nil

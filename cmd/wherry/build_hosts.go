@@ -10,7 +10,7 @@ import (
 	"github.com/wherry-oci/wherry/registry"
 )
 
-// addHosts lets a build reach registries as pull does. What there is to say about
+// addHosts lets a build reach registries as pull does, with the same credentials. What there is to say about
 // that is said at once, or when the build is over if it draws on the terminal.
 func (e *env) addHosts(ctx context.Context, req *build.Request) (*heldNotes, error) {
 	c, err := e.registryConfig()
@@ -21,7 +21,8 @@ func (e *env) addHosts(ctx context.Context, req *build.Request) (*heldNotes, err
 	if e.StderrTTY {
 		c.Notice = notes.add
 	}
-	req.Hosts = registry.New(c).RegistryHosts(ctx)
+	client := registry.New(c)
+	req.Hosts, req.Keychain = client.RegistryHosts(ctx), client.SolverKeychain(ctx)
 	return notes, nil
 }
 

@@ -30,11 +30,6 @@ func buildRequest(e *env, o buildOptions) (build.Request, error) {
 		Progress: build.Progress{Mode: o.Progress, Out: e.Stderr},
 		Notice:   e.note,
 	}
-	keys, err := e.credentials()
-	if err != nil {
-		return req, err
-	}
-	req.Keychain = keys
 	for _, read := range []func(*env, buildOptions, *build.Request) error{
 		readDisplay, readSources, readResult, readSteps, readCaches, readAttests,
 	} {
