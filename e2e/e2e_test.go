@@ -161,6 +161,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		// registry_test.go
 		"registry": cmdRegistry, "debian-registry": cmdDebianRegistry, "publish": cmdPublish,
 		"requests": cmdRequests, "published": cmdPublished, "attach": cmdAttach, "shown": cmdShown, "sent": cmdSent,
+		// copy_test.go
+		"sign": cmdSign, "referrers": cmdReferrers, "received": cmdReceived,
 		// hub_test.go
 		"hub": cmdHub, "asked": cmdAsked,
 		// image_test.go

@@ -59,7 +59,7 @@ func (e *endpoint) digest(repoTag string) (v1.Hash, error) {
 	return d.Digest, nil
 }
 
-// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [FAULT=TIMES]... starts a
+// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [noreferrers] [apart] [nomount] [FAULT=TIMES]... starts a
 // registry; its address is in $NAME, with tls its CA in the file $NAME_CA. With client it wants a certificate, which is
 // in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults are testreg's.
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
@@ -73,6 +73,12 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 			o.Client = true
 		case "external":
 			o.External = true
+		case "noreferrers":
+			o.NoReferrers = true
+		case "apart":
+			o.Apart = true
+		case "nomount":
+			o.NoMount = true
 		case "basic", "token":
 			o.Auth = key
 			o.User, o.Password, _ = strings.Cut(value, ":")

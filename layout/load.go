@@ -19,6 +19,9 @@ type LoadOptions struct {
 	// Platforms are those children of each index whose content is wanted, nil
 	// all that are there, as in [PutOptions].
 	Platforms []v1.Platform
+	// RefNames has bare tags, which other tools gave the images of OCI archives,
+	// kept beside names.
+	RefNames bool
 	// Progress is told of layers as they are read. The descriptors have a
 	// digest and a size, no type.
 	Progress Progress
@@ -28,6 +31,7 @@ type LoadOptions struct {
 type loaded struct {
 	desc  v1.Descriptor
 	names []string
+	refs  []string // what is no name: a bare tag
 	tree  *tree
 }
 
@@ -79,6 +83,9 @@ func (s *Store) load(ctx context.Context, r io.Reader, o LoadOptions) ([]*Image,
 		return nil, err
 	}
 	images, err := a.take(ctx, found)
+	if err == nil && o.RefNames {
+		err = s.referAll(ctx, found)
+	}
 	if err != nil {
 		return nil, &placingError{err}
 	}
@@ -138,7 +145,7 @@ func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 		if err := checkDescriptor(d, "archive: index.json"); err != nil {
 			return nil, err
 		}
-		name, _ := entryName(d.Annotations[nameAnnotation], d.Annotations[refNameAnnotation])
+		name, ref := entryName(d.Annotations[nameAnnotation], d.Annotations[refNameAnnotation])
 		a.embedded(d)
 		d.Annotations, d.Data, d.URLs = nil, nil, nil
 		if raw, err := json.Marshal(d); err != nil || len(raw) > maxEntry {
@@ -152,6 +159,9 @@ func (a *archive) ociImages(raw []byte) ([]*loaded, error) {
 		}
 		if err := l.addName(name); err != nil {
 			return nil, err
+		}
+		if name == "" && ref != "" && len(l.refs) < maxNames {
+			l.refs = append(l.refs, ref)
 		}
 	}
 	return found, nil

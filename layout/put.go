@@ -15,6 +15,9 @@ type PutOptions struct {
 	// an entry of index.json. Without any, the image gets an untagged entry
 	// unless its digest has an entry already.
 	Names []string
+	// RefName, if not "", is what stands in place of a name, as it is: what other
+	// tools look up in a layout, such as a bare tag. Whatever has it loses it.
+	RefName string
 	// Platforms are those children of an index whose content is wanted, nil all
 	// of them. index.json still points at the index itself; the specification
 	// allows blobs below it to be missing. An image that is no index, and states
@@ -85,6 +88,9 @@ func (s *Store) putShared(ctx context.Context, src Source, o PutOptions, names [
 	root.Annotations, root.URLs, root.Data = nil, nil, nil
 	if len(t.docs) > 0 {
 		root.MediaType = t.docs[0].desc.MediaType
+	}
+	if o.RefName != "" {
+		return s.refer(ctx, root, o.RefName)
 	}
 	return s.name(ctx, root, names)
 }

@@ -69,7 +69,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 	if err != nil {
 		return err
 	}
-	if err := s.savedIndexes(t, all); err != nil {
+	if err := savedIndexes(t, all); err != nil {
 		return err
 	}
 	t.dir(blobsDir)
@@ -85,12 +85,12 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 }
 
 // savedIndexes writes what says which images there are.
-func (s *Store) savedIndexes(t *tarWriter, all []saved) error {
+func savedIndexes(t *tarWriter, all []saved) error {
 	oci, err := savedIndex(all)
 	if err != nil {
 		return err
 	}
-	docker, err := s.savedDocker(all)
+	docker, err := savedDocker(all)
 	if err != nil {
 		return err
 	}
@@ -204,9 +204,20 @@ func (s *Store) absent(doc *document) error {
 	return nil
 }
 
-// savedBlobs lists every blob once: manifests first, so that who reads the
-// archive as a stream knows early what comes; each group sorted by digest.
+// savedBlobs is listBlobs of what the store has, all of it.
 func (s *Store) savedBlobs(all []saved) ([]v1.Descriptor, error) {
+	blobs := listBlobs(all)
+	for _, d := range blobs {
+		if !s.has(d) {
+			return nil, &MissingError{Digest: d.Digest}
+		}
+	}
+	return blobs, nil
+}
+
+// listBlobs lists every blob once: manifests first, so that who reads the
+// archive as a stream knows early what comes; each group sorted by digest.
+func listBlobs(all []saved) []v1.Descriptor {
 	seen := map[v1.Hash]bool{}
 	var docs, blobs []v1.Descriptor
 	add := func(list *[]v1.Descriptor, d v1.Descriptor) {
@@ -227,13 +238,8 @@ func (s *Store) savedBlobs(all []saved) ([]v1.Descriptor, error) {
 	}
 	for _, list := range [][]v1.Descriptor{docs, blobs} {
 		slices.SortFunc(list, func(x, y v1.Descriptor) int { return strings.Compare(x.Digest.String(), y.Digest.String()) })
-		for _, d := range list {
-			if !s.has(d) {
-				return nil, &MissingError{Digest: d.Digest}
-			}
-		}
 	}
-	return append(docs, blobs...), nil
+	return append(docs, blobs...)
 }
 
 // savedIndex is the archive's index.json: an entry per name.
@@ -246,6 +252,8 @@ func savedIndex(all []saved) ([]byte, error) {
 		}
 		if sv.img.name != "" {
 			d.Annotations = map[string]string{nameAnnotation: sv.img.name, refNameAnnotation: sv.img.name}
+		} else if sv.img.refName != "" {
+			d.Annotations = refNamed(sv.img.refName)
 		}
 		x.Manifests = append(x.Manifests, d)
 	}
@@ -254,7 +262,7 @@ func savedIndex(all []saved) ([]byte, error) {
 
 // savedDocker is docker's manifest.json, nil if nothing in the archive is an
 // image that docker knows.
-func (s *Store) savedDocker(all []saved) ([]byte, error) {
+func savedDocker(all []saved) ([]byte, error) {
 	var items []*dockerItem
 	byConfig := map[string]*dockerItem{}
 	for _, sv := range all {
@@ -272,7 +280,7 @@ func (s *Store) savedDocker(all []saved) ([]byte, error) {
 			byConfig[config] = it
 			items = append(items, it)
 		}
-		if tag := dockerTag(sv.img.name); tag != "" && !slices.Contains(it.RepoTags, tag) {
+		if tag := dockerTag(cmp.Or(sv.img.name, refNamed(sv.img.refName)[nameAnnotation])); tag != "" && !slices.Contains(it.RepoTags, tag) {
 			it.RepoTags = append(it.RepoTags, tag)
 		}
 	}

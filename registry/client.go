@@ -51,6 +51,7 @@ type Client struct {
 	logins sync.Map // of loginKey to *authorizer
 	open   pools    // for addresses that are no registries
 
+	held      sync.Map // of heldBlob to string: a repository that has the blob
 	lists     sync.Map // of *endpoint: those that list referrers by themselves
 	referring sync.Map // of string to *sync.Mutex: one for each list that stands in
 

@@ -43,7 +43,7 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	}
 	p := &push{
 		source: src, session: s, progress: c.config.Progress,
-		domain: reference.Domain(ref), registry: stand, limits: c.limits,
+		domain: reference.Domain(ref), registry: stand, limits: c.limits, held: &c.held,
 	}
 	s.after = p.observe
 	if err := p.run(ctx, ref); err != nil {
@@ -98,6 +98,7 @@ type push struct {
 	domain   string        // the registry as names spell it
 	registry name.Registry // as ggcr has it: see apiHost
 	limits   limits
+	held     *sync.Map // see Client
 
 	blobs     sync.Map // of digest to v1.Descriptor: what has been asked about
 	referrals referrals
@@ -171,7 +172,16 @@ func (p *push) observe(req *http.Request, resp *http.Response) {
 		p.exists(path.Base(req.URL.Path))
 	case req.Method == http.MethodPost && resp.StatusCode == http.StatusCreated:
 		p.exists(req.URL.Query().Get("mount"))
+	case req.Method == http.MethodPut && resp.StatusCode == http.StatusCreated && req.URL.Query().Has("digest"):
+		p.held.Store(heldBlob{p.session.to, req.URL.Query().Get("digest")}, p.session.repo)
 	}
+}
+
+// heldBlob is one of those that a registry is known to have: by who pushed it, or
+// was told that it is there.
+type heldBlob struct {
+	to     *endpoint
+	digest string
 }
 
 // unknowable: a registry without HEAD, or one that does not say which manifest it
@@ -189,6 +199,9 @@ func unknowable(req *http.Request, resp *http.Response) bool {
 
 // exists reports a blob that need not be sent.
 func (p *push) exists(digest string) {
+	if _, asked := p.blobs.Load(digest); asked {
+		p.held.Store(heldBlob{p.session.to, digest}, p.session.repo)
+	}
 	if d, ok := p.blobs.Load(digest); ok && p.progress != nil {
 		p.progress(d.(v1.Descriptor), d.(v1.Descriptor).Size)
 	}
@@ -228,6 +241,9 @@ func (p *push) origin(d v1.Descriptor) string {
 		if _, err := reference.WithName(p.domain + "/" + repo); err == nil && repo != p.session.repo {
 			return repo
 		}
+	}
+	if repo, ok := p.held.Load(heldBlob{p.session.to, d.Digest.String()}); ok && repo != p.session.repo {
+		return repo.(string)
 	}
 	return ""
 }

@@ -230,7 +230,7 @@ func TestMountRequest(t *testing.T) {
 	}
 	// containerd's annotation says the same.
 	d := v1.Descriptor{Annotations: map[string]string{"containerd.io/distribution.source.registry.corp": "team/app,base/app"}}
-	p := &push{domain: "registry.corp", session: &session{repo: "team/app"}, source: &memory{}}
+	p := &push{domain: "registry.corp", session: &session{repo: "team/app"}, source: &memory{}, held: new(sync.Map)}
 	if got := p.origin(d); got != "base/app" {
 		t.Errorf("origin by annotation: %q", got)
 	}

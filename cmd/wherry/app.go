@@ -22,6 +22,7 @@ func commands(e *env) []*cli.Command {
 		newBakeCommand(e),
 		newPullCommand(e),
 		newPushCommand(e),
+		newCopyCommand(e),
 		newTagCommand(e),
 		newImagesCommand(e),
 		newRmiCommand(e),

@@ -25,6 +25,7 @@ type progressWords struct {
 var (
 	pullWords = progressWords{active: "Downloading", resumed: "Resuming", done: "Pull complete", already: "Already exists"}
 	pushWords = progressWords{active: "Pushing", resumed: "Pushing", done: "Pushed", already: "Layer already exists"}
+	copyWords = progressWords{active: "Copying", resumed: "Copying", done: "Copied", already: "Already exists"}
 	loadWords = progressWords{active: "Loading layer", resumed: "Loading layer", done: "Loaded", already: "Already exists"}
 )
 

@@ -32,6 +32,10 @@ type Options struct {
 	Redirect string         // "SCHEME://HOST" that blobs are redirected to
 	Faults   map[string]int // how often each fault strikes, see faults.go; -1: always
 	Rate     int            // bytes a second that a blob comes at; 0: as fast as it goes
+
+	NoReferrers bool // no referrers API
+	Apart       bool // repositories do not share their blobs; with NoMount not even by a mount
+	NoMount     bool
 }
 
 // Registry is a running registry.
@@ -44,6 +48,7 @@ type Registry struct {
 	log         []string
 	shown       []string // requests with credentials
 	sent        int64    // bytes of blobs
+	received    int64    // ... that were uploaded
 	tokens      map[string]time.Time
 }
 
@@ -51,7 +56,10 @@ type Registry struct {
 // say otherwise, until Close.
 func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
+	var store http.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(!o.NoReferrers))
+	if o.Apart || o.NoMount {
+		store = &apart{next: store, mounts: !o.NoMount}
+	}
 	r.back = httptest.NewServer(store)
 	r.front = httptest.NewUnstartedServer(r.logged(r.guarded(r.faulty(store))))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -133,6 +141,9 @@ func (r *Registry) logged(next http.Handler) http.Handler {
 		r.mu.Unlock()
 		if req.Method == http.MethodGet && strings.Contains(req.URL.Path, "/blobs/") {
 			w = counting{w, r}
+		}
+		if req.Method != http.MethodGet && strings.Contains(req.URL.Path, "/blobs/uploads/") {
+			req.Body = incoming{req.Body, r}
 		}
 		next.ServeHTTP(w, req)
 	})

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wherry-oci/wherry/registry"
+)
+
+// copyJob is one image, or a repository of them, and where it goes.
+type copyJob struct {
+	source copySource
+	from   place
+	tag    string // of what source has; "": the one that from names
+	target copyTarget
+	to     place
+}
+
+// arrived is an image that is where it was to go.
+type arrived struct {
+	name   string // there
+	digest v1.Hash
+	moved  bool // it, or something that refers to it, was not there before
+}
+
+// one copies a single image.
+func (c *copier) one(ctx context.Context, j copyJob) (arrived, error) {
+	there, err := c.there(ctx, j)
+	if err != nil || there.digest.Hex != "" && !c.all {
+		return there, err
+	}
+	img, err := j.source.Find(ctx, j.tag)
+	if err != nil {
+		return arrived{}, err
+	}
+	reduced, err := onlyPlatforms(ctx, img.Source, c.platforms)
+	if err != nil {
+		return arrived{}, err
+	}
+	c.sayReduced(img.Descriptor(), reduced.Descriptor(), j.to.String())
+	digest := reduced.Descriptor().Digest
+	known := there.digest == digest
+	if !known && !c.asked(j) && j.to.kind == inRegistry {
+		known = c.client.Has(ctx, j.to.repo, digest)
+	}
+	img.Source = c.limited(reduced)
+	name, more, err := j.target.Put(ctx, img, j.to)
+	if err != nil {
+		return arrived{}, err
+	}
+	if !known && !c.all {
+		c.sayLeft(ctx, img, digest)
+	}
+	return arrived{name: name, digest: digest, moved: !known || more}, nil
+}
+
+// there is the image if the registry that it goes to has it already, and the zero
+// arrived if not: one question to each side, and none that counts as a pull.
+func (c *copier) there(ctx context.Context, j copyJob) (arrived, error) {
+	if !c.asked(j) {
+		return arrived{}, nil
+	}
+	d, err := c.client.Head(ctx, j.from.repo)
+	if err != nil || !c.client.Has(ctx, j.to.repo, d.Digest) {
+		return arrived{}, err
+	}
+	if !c.all {
+		c.sayThere(j.to)
+	}
+	return arrived{name: j.to.repo.String(), digest: d.Digest}, nil
+}
+
+// asked reports whether both sides of j can be asked for a digest, and would have
+// the same.
+func (c *copier) asked(j copyJob) bool {
+	return j.from.kind == inRegistry && j.to.kind == inRegistry && len(c.platforms) == 0
+}
+
+func (c *copier) sayThere(to place) {
+	if !c.quiet {
+		c.env.say("%s is up to date", to)
+	}
+}
+
+// sayLeft tells once what would have gone along with --all. What can't be found
+// out is no reason to fail.
+func (c *copier) sayLeft(ctx context.Context, img *copied, digest v1.Hash) {
+	if c.quiet || c.toldLeft {
+		return
+	}
+	list, err := img.around.Referrers(ctx, digest)
+	n := len(list)
+	if err == nil && n == 0 {
+		if _, err := img.around.Find(ctx, registry.ReferrersTag(digest)+".sig"); err == nil {
+			n = 1
+		}
+	}
+	if n > 0 {
+		c.toldLeft = true
+		c.env.note("signatures, SBOMs or other manifests refer to it, and were left behind: --all copies them, too")
+	}
+}
+
+func (c *copier) limited(src registry.Source) registry.Source {
+	if c.limiter == nil {
+		return src
+	}
+	return registry.Limited(src, c.limiter)
+}
+
+// tags copies those of a repository that fit. What is there already is found out
+// for many at once; the rest goes one after the other, so that what several of
+// them have is moved once.
+func (c *copier) tags(ctx context.Context, j copyJob, patterns []string) ([]arrived, error) {
+	jobs, err := c.tagJobs(ctx, j, patterns)
+	if err != nil {
+		return nil, err
+	}
+	done := make([]arrived, len(jobs))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for i, one := range jobs {
+		g.Go(func() (err error) {
+			if !c.all {
+				done[i], err = c.there(gctx, one)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, one := range jobs {
+		if done[i].digest.Hex != "" {
+			continue
+		}
+		if done[i], err = c.one(ctx, one); err != nil {
+			return nil, fmt.Errorf("%s: %w", one.tag, err)
+		}
+	}
+	return done, nil
+}
+
+// tagJobs are the copies of the tags that fit.
+func (c *copier) tagJobs(ctx context.Context, j copyJob, patterns []string) ([]copyJob, error) {
+	if err := checkPatterns(patterns); err != nil {
+		return nil, err
+	}
+	tags, err := j.source.Tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var jobs []copyJob
+	for _, tag := range tags {
+		if !fitsPatterns(tag, patterns) {
+			continue
+		}
+		one := j
+		one.tag = tag
+		if one.from, err = j.from.tagged(tag); err != nil {
+			return nil, err
+		}
+		if j.to.kind == inRegistry {
+			if one.to, err = j.to.tagged(tag); err != nil {
+				return nil, err
+			}
+		}
+		jobs = append(jobs, one)
+	}
+	if len(jobs) == 0 {
+		return nil, errNoTags
+	}
+	return jobs, nil
+}
+
+// fitsPatterns reports whether a tag fits one of the patterns, if there are any,
+// and none of those that begin with "!". Tags that stand for what refers to an
+// image never do: they go with it.
+func fitsPatterns(tag string, patterns []string) bool {
+	if _, refers := registry.IsReferrersTag(tag); refers {
+		return false
+	}
+	fits, any := false, false
+	for _, p := range patterns {
+		not, negated := strings.CutPrefix(p, "!")
+		matches, _ := path.Match(not, tag) // checkPatterns has seen it
+		switch {
+		case negated && matches:
+			return false
+		case !negated:
+			any = true
+			fits = fits || matches
+		}
+	}
+	return fits || !any
+}
+
+func checkPatterns(patterns []string) error {
+	if i := slices.IndexFunc(patterns, func(p string) bool {
+		_, err := path.Match(strings.TrimPrefix(p, "!"), "")
+		return err != nil
+	}); i >= 0 {
+		return fmt.Errorf("%q is no pattern: there are *, ? and [a-z]", patterns[i])
+	}
+	return nil
+}
