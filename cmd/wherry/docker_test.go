@@ -55,10 +55,7 @@ buildx version:
 
 // dockerMissing is what wherry does not have yet, in the form above; a command
 // without flags is missing whole. Whoever brings one strikes it out here.
-const dockerMissing = `
-buildx imagetools create
-buildx imagetools inspect
-`
+const dockerMissing = ``
 
 // dockerOther is where the kind of a value differs on purpose: what docker takes
 // is taken, and more.
@@ -67,6 +64,8 @@ func dockerOther() map[string]string {
 		"image pull --platform string": "--platform stringSlice", // several, or all
 		"pull --platform string":       "--platform stringSlice",
 		"build --platform stringArray": "--platform stringSlice", // docker splits at commas too
+
+		"buildx imagetools create -p, --platform stringArray": "-p, --platform stringSlice",
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -154,4 +155,25 @@ func elsewhere(members []layout.Member, list reference.Named) []reference.Canoni
 		}
 	}
 	return pushed
+}
+
+// readBlob reads a manifest, a config or an attestation, and verifies it.
+func readBlob(ctx context.Context, src registry.Source, d v1.Descriptor) (raw []byte, err error) {
+	if d.Size > maxConfig {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", d.Digest, d.Size, maxConfig)
+	}
+	r, err := src.Open(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	h, err := v1.Hasher(d.Digest.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	raw, err = io.ReadAll(io.TeeReader(io.LimitReader(r, d.Size), h))
+	if err == nil && hex.EncodeToString(h.Sum(nil)) != d.Digest.Hex {
+		err = fmt.Errorf("wrong bytes for %s", d.Digest)
+	}
+	return raw, err
 }

@@ -42,9 +42,12 @@ func newManual(app *cli.App, date string) *manual {
 }
 
 // section returns what the README says of the command: the section that has one
-// of its names, or its group's, in bold.
+// of its names, or those of its groups, in bold.
 func (m *manual) section(path []*cli.Command) string {
-	names := append(otherNames(m.app, path[len(path)-1]), typedPath(m.app, path), typedPath(m.app, path[:1]))
+	names := otherNames(m.app, path[len(path)-1])
+	for n := len(path); n > 0; n-- {
+		names = append(names, typedPath(m.app, path[:n]))
+	}
 	for _, name := range names {
 		bold := "**" + strings.TrimPrefix(name, program+" ") + "**"
 		for _, s := range m.sections[1:] {
