@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -25,6 +26,7 @@ type suite struct {
 	dir      string // readable for everyone; holds bin/
 	accounts map[string]account
 	skips    skips
+	scripts  map[string]string // files of stories, by their names
 	base     func() (v1.ImageIndex, error)
 	// toolboxRoot is the base as a folder, for containers.
 	toolboxRoot func() (string, error)
@@ -51,6 +53,10 @@ func runScripts(t *testing.T, files []string) {
 	s, err := newSuite(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	s.scripts = map[string]string{}
+	for _, file := range files {
+		s.scripts[strings.TrimSuffix(filepath.Base(file), ".txtar")] = file
 	}
 	// The stories are parallel subtests: this runs when the last has ended.
 	t.Cleanup(func() {

@@ -59,9 +59,10 @@ func (e *endpoint) digest(repoTag string) (v1.Hash, error) {
 	return d.Digest, nil
 }
 
-// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [noreferrers] [apart] [nomount] [FAULT=TIMES]... starts a
+// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [apart] [nomount] [noreferrers] [behind=NAME] [manner=NAME]... [FAULT=TIMES]... starts a
 // registry; its address is in $NAME, with tls its CA in the file $NAME_CA. With client it wants a certificate, which is
-// in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults are testreg's.
+// in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults and manners are testreg's. behind: in
+// front of another one that has the content.
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	o := testreg.Options{Faults: map[string]int{}}
 	for _, arg := range args[1:] {
@@ -92,6 +93,10 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 			o.Realm = value
 		case "redirect":
 			o.Redirect = value
+		case "behind":
+			o.Behind = storyOf(ts).registries[value].addr
+		case "manner":
+			o.Manners = append(o.Manners, value)
 		default:
 			o.Faults[key] = atoi(ts, value)
 		}

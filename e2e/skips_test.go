@@ -68,7 +68,7 @@ func (s *suite) skipUnbuildable(t testscript.T) error {
 		return fmt.Errorf("%T has no name", t)
 	}
 	name := path.Base(named.Name())
-	script, err := os.ReadFile(filepath.Join("testdata", name+".txtar"))
+	script, err := os.ReadFile(s.scripts[name])
 	if err != nil || !bytes.Contains(script, []byte("wherry build")) {
 		return err
 	}

@@ -128,7 +128,8 @@ func (h *Holdings) grow(ctx context.Context, ds []v1.Descriptor) error {
 }
 
 // stat asks what id, a tag or a digest, stands for, by HEAD where the registry
-// answers that. The descriptor has no platform.
+// answers that: some have everything not found then. The descriptor has no
+// platform.
 func (s *session) stat(ctx context.Context, id string) (v1.Descriptor, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.to.url(s.repo+"/manifests/"+id).String(), nil)
 	if err != nil {
@@ -142,7 +143,7 @@ func (s *session) stat(ctx context.Context, id string) (v1.Descriptor, error) {
 	digest, unnamed := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
 	switch {
-	case unknowable(req, resp), resp.StatusCode == http.StatusOK && (unnamed != nil || !isManifest(types.MediaType(mediaType))):
+	case unknowable(req, resp), resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusOK && (unnamed != nil || !isManifest(types.MediaType(mediaType))):
 		discard(resp)
 		_, d, err := s.manifest(ctx, id, nil)
 		return d, err

@@ -38,7 +38,8 @@ type endpoint struct {
 	plain  bool              // plain HTTP is allowed: it is configured so, or this machine
 	alone  bool              // no other host serves the registry: this one is it, under any name
 
-	out outage
+	out    outage
+	taking taking
 
 	excluded *exclusion // what it is never asked for; nil: nothing
 }

@@ -111,7 +111,7 @@ type push struct {
 func (p *push) run(ctx context.Context, ref reference.Named) error {
 	// A transport of this type is ggcr's sign that retries and credentials are
 	// ours. It has no constructor but this; nothing is added to what we send.
-	through, err := transport.FromToken(p.registry, authn.Anonymous, unreferring{p.session}, &transport.Challenge{}, nil)
+	through, err := transport.FromToken(p.registry, authn.Anonymous, &uploads{unreferring{p.session}, p, &p.session.to.taking}, &transport.Challenge{}, nil)
 	if err != nil {
 		return err
 	}
@@ -164,6 +164,7 @@ func (p *push) observe(req *http.Request, resp *http.Response) {
 			p.session.tellWait(resp.StatusCode, wait)
 		}
 	}
+	resp.StatusCode = meant(req, resp)
 	p.referrals.observe(req, resp, p.source.Descriptor().Digest)
 	switch {
 	case req.Method == http.MethodHead && unknowable(req, resp):

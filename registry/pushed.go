@@ -73,10 +73,14 @@ func (p *push) readManifest(ctx context.Context, d v1.Descriptor) ([]byte, error
 
 // open reads d in the source, or in the descriptor if it carries its content.
 func (p *push) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	return p.openAt(ctx, d, 0)
+}
+
+func (p *push) openAt(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
 	if len(d.Data) > 0 && int64(len(d.Data)) == d.Size {
-		return io.NopCloser(bytes.NewReader(d.Data)), nil
+		return io.NopCloser(bytes.NewReader(d.Data[offset:])), nil
 	}
-	return p.source.Open(ctx, d, 0)
+	return p.source.Open(ctx, d, offset)
 }
 
 // document is a manifest or index that is read once, when it is needed.

@@ -34,7 +34,7 @@ func (c *Client) RegistryHosts(ctx context.Context) docker.RegistryHosts {
 		hosts := make([]docker.RegistryHost, len(all))
 		for i, e := range all {
 			hosts[i] = docker.RegistryHost{
-				Client: &http.Client{Transport: &lentHost{to: e, first: all[0], seen: seen}},
+				Client: &http.Client{Transport: &lentHost{to: e, first: all[0], last: i == len(all)-1, seen: seen}},
 				Host:   e.host, Scheme: e.scheme, Path: e.path, Capabilities: e.can, Header: e.header,
 			}
 		}
@@ -45,7 +45,11 @@ func (c *Client) RegistryHosts(ctx context.Context) docker.RegistryHosts {
 // lentHost is the way of somebody else's requests to an endpoint.
 type lentHost struct {
 	to, first *endpoint
+	last      bool // there is no other host to ask
 	seen      *firstHost
+
+	mu    sync.Mutex
+	spent time.Time // until when no request waits: one waited in vain
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -59,9 +63,12 @@ func (l *lentHost) RoundTrip(r *http.Request) (*http.Response, error) {
 			Header: http.Header{}, Body: http.NoBody, Request: r,
 		}, nil
 	}
-	resp, err := l.to.base.RoundTrip(r)
+	resp, err := l.persist(r)
 	if kind != "manifests" {
 		return resp, err
+	}
+	if err == nil && resp.StatusCode == http.StatusNotFound && r.Method == http.MethodHead {
+		resp, err = l.insteadOfHead(r, resp)
 	}
 	switch {
 	case err != nil:
@@ -74,6 +81,55 @@ func (l *lentHost) RoundTrip(r *http.Request) (*http.Response, error) {
 		l.served(repo, id)
 	}
 	return resp, err
+}
+
+// persist asks again as a pull does. Containerd's own way leaves a registry that
+// says when to come back no time, and takes the page of a proxy for an answer.
+func (l *lentHost) persist(r *http.Request) (*http.Response, error) {
+	limits := l.seen.client.limits
+	s := &session{to: l.to, limits: limits, tries: 1}
+	l.mu.Lock()
+	if l.last && (r.Method == http.MethodGet || r.Method == http.MethodHead) && time.Now().After(l.spent) {
+		s.tries = limits.tries
+	}
+	l.mu.Unlock()
+	for try := 1; ; try++ {
+		resp, err := l.to.base.RoundTrip(r)
+		wait, again := s.worthRetrying(r, resp, err, try)
+		if !again {
+			if try > 1 && (err != nil || isTransientStatus(resp.StatusCode)) {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.spent = time.Now().Add(limits.patience) // containerd tries five times more
+			}
+			return resp, err
+		}
+		if resp != nil {
+			l.seen.client.noticeWait(l.to, resp.StatusCode, wait)
+			discard(resp)
+		}
+		if err := sleep(r.Context(), wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// insteadOfHead asks by GET for a manifest that a HEAD did not find: not every
+// registry and proxy has HEAD, and not all of these say so.
+func (l *lentHost) insteadOfHead(r *http.Request, notFound *http.Response) (*http.Response, error) {
+	get := r.Clone(r.Context())
+	get.Method = http.MethodGet
+	resp, err := l.to.base.RoundTrip(get)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		if err == nil {
+			discard(resp)
+		}
+		return notFound, nil
+	}
+	discard(notFound)
+	_ = resp.Body.Close() // nobody who sends HEAD reads it
+	resp.Body, resp.Request = http.NoBody, r
+	return resp, nil
 }
 
 // asked is the repository that r is about, and what of it: "manifests" or

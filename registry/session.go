@@ -61,7 +61,7 @@ func (s *session) RoundTrip(in *http.Request) (*http.Response, error) {
 		s.locate(req)
 	}
 	req.Header.Set("User-Agent", s.agent)
-	if s.own(req.URL) {
+	if s.own(req.URL) || s.portless(req.URL) {
 		// Behind a proxy a registry may take its own links for plain HTTP.
 		req.URL.Scheme, req.URL.Host = s.to.scheme, s.to.host
 		for k, v := range s.to.header {
@@ -127,6 +127,14 @@ func (s *session) own(u *url.URL) bool {
 	return strings.TrimSuffix(u.Host, port[u.Scheme]) == strings.TrimSuffix(s.to.host, port[s.to.scheme])
 }
 
+// portless: a registry whose port another one stands for, as that of a container
+// may, knows its name only, and leads uploads to the port that it does not have.
+// https://github.com/distribution/distribution/issues/2862
+func (s *session) portless(u *url.URL) bool {
+	return s.to.host != hostname(s.to.host) && u.Host == hostname(s.to.host) && s.repo != "" &&
+		strings.HasPrefix(u.Path, s.to.url(s.repo+"/blobs/uploads/").Path)
+}
+
 // persist sends req until there is an answer that trying again would not better.
 func (s *session) persist(req *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
@@ -177,7 +185,7 @@ func (s *session) worthRetrying(req *http.Request, resp *http.Response, err erro
 // before it failed to say so; whoever pushes has to begin anew.
 func repeatable(req *http.Request) bool {
 	switch req.Method {
-	case http.MethodGet, http.MethodHead:
+	case http.MethodGet, http.MethodHead, http.MethodDelete:
 		return true
 	case http.MethodPost:
 		return req.Body == nil || req.Body == http.NoBody

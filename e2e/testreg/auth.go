@@ -28,14 +28,25 @@ func (r *Registry) guarded(next http.Handler) http.Handler {
 			case req.URL.Path == "/token":
 				r.issue(w, req)
 			case !r.admits(req.Header.Get("Authorization")):
-				realm := cmp.Or(r.options.Realm, r.front.URL+"/token")
-				refuse(w, fmt.Sprintf(`Bearer realm=%q,service="story"`, realm))
+				refuse(w, r.challenge())
 			default:
 				next.ServeHTTP(w, req)
 			}
 		})
 	}
 	return next
+}
+
+// challenge to get a token.
+func (r *Registry) challenge() string {
+	return fmt.Sprintf(`Bearer realm=%q,service="story"`, cmp.Or(r.options.Realm, r.front.URL+"/token"))
+}
+
+// forgetTokens: none is good any more.
+func (r *Registry) forgetTokens() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tokens = nil
 }
 
 func (r *Registry) knows(req *http.Request) bool {

@@ -32,6 +32,8 @@ type Options struct {
 	Redirect string         // "SCHEME://HOST" that blobs are redirected to
 	Faults   map[string]int // how often each fault strikes, see faults.go; -1: always
 	Rate     int            // bytes a second that a blob comes at; 0: as fast as it goes
+	Behind   string         // the address of a registry that has the content; "": this one has it
+	Manners  []string       // what it does otherwise than most, see manners.go
 
 	NoReferrers bool // no referrers API
 	Apart       bool // repositories do not share their blobs; with NoMount not even by a mount
@@ -57,11 +59,18 @@ type Registry struct {
 func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
 	var store http.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(!o.NoReferrers))
+	if o.Behind != "" {
+		store = behind(o.Behind)
+	}
 	if o.Apart || o.NoMount {
 		store = &apart{next: store, mounts: !o.NoMount}
 	}
+	mannered, err := r.mannered(r.guarded(r.faulty(store)))
+	if err != nil {
+		return nil, err
+	}
 	r.back = httptest.NewServer(store)
-	r.front = httptest.NewUnstartedServer(r.logged(r.guarded(r.faulty(store))))
+	r.front = httptest.NewUnstartedServer(r.logged(mannered))
 	r.front.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if o.External {
 		if err := listenOutside(r.front); err != nil {
@@ -73,8 +82,7 @@ func Start(o Options) (*Registry, error) {
 		r.front.Start()
 		return r, nil
 	}
-	err := r.startTLS()
-	if err != nil {
+	if err := r.startTLS(); err != nil {
 		r.back.Close()
 		return nil, err
 	}
