@@ -71,7 +71,7 @@ func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member,
 		if storeErr == nil && stored[0].Name() == ref.String() && stored[0].Descriptor().Digest != remote.Descriptor().Digest {
 			f.env.say("note: the store has another %s than the registry: the registry's is taken, %s", typed, remote.Descriptor().Digest)
 		}
-		return inRegistry(ctx, remote, ref)
+		return remoteMembers(ctx, remote, ref)
 	case !mayBeAbsent(err):
 		return nil, nil, err
 	case storeErr == nil:
@@ -83,7 +83,7 @@ func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member,
 	return nil, nil, asNoManifest(err, ref)
 }
 
-func inRegistry(ctx context.Context, img *registry.Image, ref reference.Named) ([]layout.Member, []byte, error) {
+func remoteMembers(ctx context.Context, img *registry.Image, ref reference.Named) ([]layout.Member, []byte, error) {
 	raw, err := rawManifest(ctx, img)
 	if err != nil {
 		return nil, nil, err
