@@ -76,6 +76,9 @@ type Request struct {
 	// names. nil is http.DefaultClient, which waits for a server that sends nothing.
 	Client  *http.Client
 	Runtime string // path of a runc-like binary for RUN; "": wherry's own executor
+	// EmulatorDir is a folder in which emulators for steps of other platforms are looked for before PATH, as
+	// [platform.FindEmulator] does. It is absolute; "": only PATH.
+	EmulatorDir string
 
 	Progress Progress
 	// Report, if not nil, is called with what has happened in a build when it has ended or

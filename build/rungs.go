@@ -37,6 +37,8 @@ type rungFacts struct {
 	Overlay   bool          // overlayfs works
 	Proc      bool          // a step has a /proc of its own
 	Platforms []v1.Platform // whose programs run there, by the processor or a registered emulator
+	// NoEmulation is why no others can be run by emulators of wherry's own; "" if they can.
+	NoEmulation string
 }
 
 // MaskedProcError says that an outer container hides parts of /proc, so that the kernel
@@ -70,7 +72,11 @@ func initRung() {
 	if err != nil {
 		os.Exit(1)
 	}
-	text, err := json.Marshal(rungFacts{Proc: proc, Overlay: engine.OverlayWorks(os.Args[1]), Platforms: runnable()})
+	found := rungFacts{Proc: proc, Overlay: engine.OverlayWorks(os.Args[1]), Platforms: runnable()}
+	if err := executor.FormatsWork(context.Background(), !proc); err != nil {
+		found.NoEmulation = err.Error()
+	}
+	text, err := json.Marshal(found)
 	if err != nil || os.WriteFile(os.Args[2], text, 0o600) != nil {
 		os.Exit(1)
 	}
@@ -115,7 +121,7 @@ func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 		d.Reason = rungs[2].Reason
 	}
 	if rungs[4].Reason == nil {
-		rungs[4].Platforms = runnable()
+		rungs[4].Platforms, rungs[4].NoEmulation = runnable(), "with this isolation there are no namespaces"
 	}
 	return rungs, nil
 }

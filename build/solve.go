@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -184,6 +186,9 @@ func solveOpt(src *sources, r Request, fail func(error)) (client.SolveOpt, error
 	attrs := frontendAttrs(r)
 	maps.Copy(attrs, in.attrs)
 	maps.Copy(attrs, src.vcs)
+	if dirs := emulatorDirs(r); len(dirs) > 0 {
+		attrs[engine.AttrEmulators] = strings.Join(dirs, string(filepath.ListSeparator))
+	}
 	if src.epoch != "" {
 		attrs[buildArgPrefix+sourceDateEpoch] = src.epoch
 	}

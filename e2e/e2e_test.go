@@ -28,6 +28,7 @@ type suite struct {
 	skips    skips
 	scripts  map[string]string // files of stories, by their names
 	base     func() (v1.ImageIndex, error)
+	foreign  func() (v1.ImageIndex, error) // the base for more platforms
 	// toolboxRoot is the base as a folder, for containers.
 	toolboxRoot func() (string, error)
 	noBuild     func() string // why nothing can be built here; "" if builds work
@@ -76,6 +77,7 @@ func newSuite(ctx context.Context) (*suite, error) {
 		return nil, err
 	}
 	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) { return base.Index(context.Background()) })}
+	s.foreign = sync.OnceValues(func() (v1.ImageIndex, error) { return base.IndexFor(context.Background(), base.Foreign()) })
 	s.toolboxRoot = sync.OnceValues(s.unpackToolbox)
 	s.noBuild = sync.OnceValue(s.tryBuild)
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.bin(), 0o755)); err != nil {
@@ -180,6 +182,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"loop": cmdLoop, "shares": cmdShares,
 		// files_test.go
 		"serve": cmdServe,
+		// emulators_test.go
+		"registered": cmdRegistered,
 		// cgroup_test.go
 		"memory": cmdMemory,
 		// storm_test.go

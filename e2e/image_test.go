@@ -35,14 +35,17 @@ func fullName(ts *testscript.TestScript, text string) string {
 	return reference.TagNameOnly(named).String()
 }
 
-// cmdBase: base [STORE] writes the toolbox, for all its platforms, under the name toolbox:latest into a store that no wherry made.
+// cmdBase: base [-foreign] [STORE] writes the toolbox, for both its platforms or for more, under the name toolbox:latest into a store that no wherry made.
 func cmdBase(ts *testscript.TestScript, _ bool, args []string) {
-	dir := ts.Getenv("STORE")
+	dir, what := ts.Getenv("STORE"), "base"
+	if len(args) > 0 && args[0] == "-foreign" {
+		what, args = "foreign", args[1:]
+	}
 	if len(args) > 0 {
 		dir = ts.MkAbs(args[0])
 	}
 	ts.Check(os.MkdirAll(dir, 0o755))
-	writeLayout(ts, dir, fullName(ts, "toolbox"), made(ts, []string{"base"}))
+	writeLayout(ts, dir, fullName(ts, "toolbox"), made(ts, []string{what}))
 }
 
 func writeLayout(ts *testscript.TestScript, dir, name string, what remote.Taggable) {

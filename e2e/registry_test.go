@@ -199,6 +199,11 @@ func made(ts *testscript.TestScript, args []string) remote.Taggable {
 		ts.Check(err)
 		return index
 	}
+	if args[0] == "foreign" {
+		index, err := storyOf(ts).suite.foreign()
+		ts.Check(err)
+		return index
+	}
 	if args[0] == "nested" {
 		index, err := base.Nested(atoi(ts, args[1]))
 		ts.Check(err)

@@ -127,6 +127,7 @@ var needs = map[string]string{
 	"dockerd":           "a running docker engine",
 	"external":          "an address that is not loopback",
 	"overlay":           "overlayfs",
+	"emulators":         "qemu-aarch64-static and its like (Debian: qemu-user-static), Linux 6.7, and an amd64 machine",
 	"memory-cgroup":     "the right to make a cgroup that limits memory",
 }
 
@@ -141,6 +142,8 @@ func (s *suite) condition(cond string) (bool, error) {
 	case "ranged":
 		_, err := exec.LookPath("newuidmap")
 		return s.accounts != nil && err == nil, nil
+	case "emulators":
+		return canEmulate(), nil
 	case "mount":
 		return canMount(), nil
 	case "xfs", "btrfs":

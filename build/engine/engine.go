@@ -120,7 +120,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if e.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
-	if e.controller, err = newController(ctx, w, e.sessions, st, o); err != nil {
+	if e.controller, err = newController(ctx, w, e.sessions, st); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	e.server = newServer()
@@ -146,7 +146,7 @@ func newServer() *grpc.Server {
 	)
 }
 
-func newController(ctx context.Context, w *layoutWorker, sessions *session.Manager, st *state, o Options) (*control.Controller, error) {
+func newController(ctx context.Context, w *layoutWorker, sessions *session.Manager, st *state) (*control.Controller, error) {
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func newController(ctx context.Context, w *layoutWorker, sessions *session.Manag
 	if err != nil {
 		return nil, fmt.Errorf("open the build history: %w", err)
 	}
-	dockerfile, gateway, err := frontends(workers, o)
+	dockerfile, gateway, err := frontends(workers, w.emulation)
 	if err != nil {
 		return nil, err
 	}

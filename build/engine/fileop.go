@@ -51,8 +51,12 @@ func registerFileError() {
 }
 
 // ResolveOp returns BuildKit's operation for a vertex; those of COPY and ADD tell what
-// they miss without BuildKit's internal names around it.
+// they miss without BuildKit's internal names around it, and steps for another
+// architecture are emulated.
 func (w *layoutWorker) ResolveOp(v solver.Vertex, bridge frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
+	if op, err := w.emulatedOp(v, sm); op != nil || err != nil {
+		return op, err
+	}
 	op, err := w.Worker.ResolveOp(v, bridge, sm, proxy)
 	if err != nil {
 		return nil, err

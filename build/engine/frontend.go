@@ -20,9 +20,10 @@ import (
 
 // frontends returns the built-in Dockerfile frontend and the gateway that runs
 // frontend images.
-func frontends(workers *worker.Controller, o Options) (dockerfileFrontend, gatewayFrontend frontend.Frontend, err error) {
-	if o.NoSteps {
-		builtin := noSteps{tellingFrontend{forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)}}
+func frontends(workers *worker.Controller, emulation *Emulation) (dockerfileFrontend, gatewayFrontend frontend.Frontend, err error) {
+	if emulation == nil { // there are no steps at all
+		all := func(map[string]string) (refusal, bool) { return everyStep, true }
+		builtin := noSteps{tellingFrontend{forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)}, all}
 		return builtin, &syntaxGateway{builtin: builtin, images: noImages{}}, nil
 	}
 	builtin := forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)
@@ -30,8 +31,8 @@ func frontends(workers *worker.Controller, o Options) (dockerfileFrontend, gatew
 	if err != nil {
 		return nil, nil, err
 	}
-	telling := tellingFrontend{builtin}
-	return telling, &syntaxGateway{builtin: telling, images: tellingFrontend{images}}, nil
+	own := foreignSteps{tellingFrontend{builtin}, emulation}
+	return own, &syntaxGateway{builtin: own, images: foreignSteps{tellingFrontend{images}, emulation}}, nil
 }
 
 // syntaxGateway answers "# syntax=docker/dockerfile:..." with the built-in

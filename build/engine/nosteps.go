@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -29,11 +30,20 @@ import (
 // NoStepsError says that a build has a step to run where none can be. It keeps its type
 // across gRPC.
 type NoStepsError struct {
-	Step  string // as the progress has it: "RUN make"
-	cause error
+	Step string // as the progress has it: "RUN make"
+	// Platform is what the step would be for, and NoWay why none can be run for that: where
+	// others can. nil: there are none at all.
+	Platform string
+	NoWay    *NoWayError
+	cause    error
 }
 
-func (e *NoStepsError) Error() string { return e.Step + ": no steps can be run here" }
+func (e *NoStepsError) Error() string {
+	if e.NoWay != nil {
+		return fmt.Sprintf("%s: no steps can be run for %s: %v", e.Step, e.Platform, e.NoWay)
+	}
+	return e.Step + ": no steps can be run here"
+}
 
 func (e *NoStepsError) Unwrap() error { return e.cause }
 
@@ -49,21 +59,34 @@ type noStepsMessage struct {
 }
 
 func (m *noStepsMessage) WrapError(err error) error {
-	return &NoStepsError{Step: m.Step, cause: err}
+	e := m.NoStepsError
+	e.cause = err
+	return &e
 }
 
 func registerNoStepsError() {
 	typeurl.Register((*noStepsMessage)(nil), "github.com/wherry-oci/wherry", "build.NoStepsError+json")
 }
 
-// noSteps is a frontend whose steps are refused before anything is done: it is asked
-// twice, and first told of images that are not looked for, so that not even their names
-// are asked about.
-type noSteps struct{ frontend.Frontend }
+// refusal says why a step can't be run; nil if it can.
+type refusal func(ctx context.Context, op *pb.Op) *NoStepsError
+
+// everyStep refuses all.
+func everyStep(context.Context, *pb.Op) *NoStepsError { return &NoStepsError{} }
+
+// noSteps is a frontend of which some steps are refused before anything is done: it is
+// asked twice, and first told of images that are not looked for, so that not even their
+// names are asked about.
+type noSteps struct {
+	frontend.Frontend
+	refuse func(opt map[string]string) (refusal, bool) // false: there is nothing to be asked first
+}
 
 func (f noSteps) Solve(ctx context.Context, llb frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string, inputs map[string]*pb.Definition, sid string, sm *session.Manager) (*frontend.Result, error) {
-	if _, question := opt["requestid"]; !question {
-		res, err := f.Frontend.Solve(ctx, dryBridge{noStepsBridge{llb}}, exec, maps.Clone(opt), inputs, sid, sm)
+	refuse, likely := f.refuse(opt)
+	bridge := noStepsBridge{llb, refuse}
+	if _, question := opt["requestid"]; likely && !question {
+		res, err := f.Frontend.Solve(ctx, dryBridge{bridge}, exec, maps.Clone(opt), inputs, sid, sm)
 		if refused, ok := errors.AsType[*NoStepsError](err); ok {
 			return nil, located(err, refused)
 		}
@@ -74,7 +97,7 @@ func (f noSteps) Solve(ctx context.Context, llb frontend.FrontendLLBBridge, exec
 			return nil, context.Cause(ctx)
 		}
 	}
-	return f.Frontend.Solve(ctx, noStepsBridge{llb}, exec, opt, inputs, sid, sm)
+	return f.Frontend.Solve(ctx, bridge, exec, opt, inputs, sid, sm)
 }
 
 func release(ctx context.Context, res *frontend.Result) error {
@@ -83,36 +106,44 @@ func release(ctx context.Context, res *frontend.Result) error {
 
 // located keeps nothing of an error but where it belongs in the Dockerfile.
 func located(err error, refused *NoStepsError) error {
-	var out error = &NoStepsError{Step: refused.Step}
+	var out error = &NoStepsError{Step: refused.Step, Platform: refused.Platform, NoWay: refused.NoWay}
 	for _, s := range errdefs.Sources(err) {
 		out = errdefs.WithSource(out, s)
 	}
 	return out
 }
 
-// noStepsBridge refuses whatever has a step to run.
-type noStepsBridge struct{ frontend.FrontendLLBBridge }
+// noStepsBridge refuses whatever has a step that can't be run.
+type noStepsBridge struct {
+	frontend.FrontendLLBBridge
+	refuse refusal
+}
 
 func (b noStepsBridge) Solve(ctx context.Context, req frontend.SolveRequest, sid string) (*frontend.Result, error) {
-	if err := stepsOf(req.Definition); err != nil {
+	if err := b.stepsOf(ctx, req.Definition); err != nil {
 		return nil, err
 	}
 	return b.FrontendLLBBridge.Solve(ctx, req, sid)
 }
 
-// stepsOf refuses the first step of a definition that is to be run.
-func stepsOf(d *pb.Definition) error {
+// stepsOf refuses the first step of a definition that can't be run.
+func (b noStepsBridge) stepsOf(ctx context.Context, d *pb.Definition) error {
 	for _, raw := range d.GetDef() {
 		var op pb.Op
 		if err := op.UnmarshalVT(raw); err != nil || op.GetExec() == nil {
 			continue // an error that the solver will find
+		}
+		refused := b.refuse(ctx, &op)
+		if refused == nil {
+			continue
 		}
 		id := digest.FromBytes(raw).String()
 		name := d.Metadata[id].GetDescription()["llb.customname"]
 		if name == "" {
 			name = strings.Join(op.GetExec().GetMeta().GetArgs(), " ")
 		}
-		var err error = &NoStepsError{Step: withoutNumber(name)}
+		refused.Step = withoutNumber(name)
+		var err error = refused
 		for _, l := range slices.Backward(d.GetSource().GetLocations()[id].GetLocations()) {
 			if n := int(l.SourceIndex); n >= 0 && n < len(d.Source.Infos) {
 				err = errdefs.WithSource(err, &errdefs.Source{Info: d.Source.Infos[n], Ranges: l.Ranges})
@@ -144,8 +175,9 @@ func (b dryBridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, o
 		p = *opt.ImageOpt.Platform
 	}
 	config, err := json.Marshal(ocispecs.Image{
-		Platform: p, RootFS: ocispecs.RootFS{Type: "layers"},
-		Config: ocispecs.ImageConfig{Entrypoint: []string{"/"}}, // a scanner has to have one
+		Platform: p,
+		RootFS:   ocispecs.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromString("")}}, // without any it is no image, and has no platform
+		Config:   ocispecs.ImageConfig{Entrypoint: []string{"/"}},                                  // a scanner has to have one
 	})
 	if err != nil {
 		return nil, err

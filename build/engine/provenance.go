@@ -82,7 +82,7 @@ func withoutHost(v any, reproducible bool) any {
 	switch v := v.(type) {
 	case map[string]any:
 		maps.DeleteFunc(v, func(key string, _ any) bool {
-			return strings.HasPrefix(key, "sharedkey:") || key == "local.sharedkeyhint" || reproducible && slices.Contains(momentary, key)
+			return strings.HasPrefix(key, "sharedkey:") || key == "local.sharedkeyhint" || key == AttrEmulators || reproducible && slices.Contains(momentary, key)
 		})
 		for key, value := range v {
 			v[key] = withoutHost(value, reproducible)

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/client"
+	bkexecutor "github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/executor/resources"
 	"github.com/moby/buildkit/executor/runcexecutor"
@@ -46,6 +47,9 @@ type layoutWorker struct {
 	folders   folders
 	files     files
 	snapshots *storage
+
+	emulation   *Emulation                                 // nil: there are no steps
+	withFormats func(formats []string) bkexecutor.Executor // for steps with an emulator of their own
 }
 
 func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutWorker, error) {
@@ -76,13 +80,24 @@ func newWorker(ctx context.Context, o Options, st *state, name string) (*layoutW
 	if err := addExecutor(&opt, o, st, files); err != nil {
 		return nil, err
 	}
-	opt.Executor = memoryWatch{opt.Executor, killCounter(o.Runtime == "")}
+	steps, kills := opt.Executor, killCounter(o.Runtime == "")
+	opt.Executor = memoryWatch{steps, kills}
 	opt.RegistryHosts = o.Hosts
 	opt.ImageStore = &fromStore{images: o.Store, content: opt.ContentStore}
 	if err := dropLeases(ctx, opt.LeaseManager); err != nil {
 		return nil, err
 	}
 	w := &layoutWorker{store: o.Store, content: shared, snapshots: files}
+	if !o.NoSteps {
+		w.emulation = NewEmulation(o)
+	}
+	w.withFormats = func(formats []string) bkexecutor.Executor {
+		emulated, ok := executor.WithFormats(steps, formats)
+		if !ok { // another one is never asked for it
+			emulated = steps
+		}
+		return memoryWatch{emulated, kills}
+	}
 	if w.images, err = imageexporter.NewImageWriter(imageexporter.WriterOpt{
 		Snapshotter: opt.Snapshotter, ContentStore: opt.ContentStore, Applier: opt.Applier, Differ: opt.Differ,
 	}); err != nil {

@@ -40,15 +40,18 @@ func WithFormats(ex executor.Executor, formats []string) (executor.Executor, boo
 	return own, true
 }
 
+// trialFormat is one that no program has. Its interpreter is always there.
+const trialFormat = "|wherry|M|0|\\x7fwherry||/proc/self/exe|F"
+
 // FormatsWork says why formats can't be registered for steps alone: nil if they can. hostPID is that of Options. It is
 // found by trying, with a child process.
-func FormatsWork(ctx context.Context, hostPID bool, formats []string) error {
+func FormatsWork(ctx context.Context, hostPID bool) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	p := &plan{CloneFlags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Formats: formats, Probe: true, SharedProc: hostPID}
+	p := &plan{CloneFlags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Formats: []string{trialFormat}, Probe: true, SharedProc: hostPID}
 	if !hostPID {
 		p.CloneFlags |= unix.CLONE_NEWPID
 	}
@@ -124,6 +127,9 @@ func newMount(kind string, attrs int) (*os.File, error) {
 		return nil, err
 	}
 	defer step.Closing(fs)
+	if err := unix.FsconfigSetString(fs, "source", kind); err != nil {
+		return nil, err
+	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func newStrangeBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	formats := []string{"|strange|M|0|MACHINE=strange||" + shell + "|FC"}
-	if err := executor.FormatsWork(t.Context(), b.mode == "hostpid" || b.mode == "masked", formats); err != nil {
+	if err := executor.FormatsWork(t.Context(), b.mode == "hostpid" || b.mode == "masked"); err != nil {
 		t.Skipf("this kernel has one binfmt_misc only: %v", err)
 	}
 	own, ok := executor.WithFormats(b.exec, formats)

@@ -30,6 +30,7 @@ type bakeOptions struct {
 	MetadataFile string
 	Progress     string
 	Builder      string
+	EmulatorDir  string
 	Policies     []string
 	Debug        bool
 	Remote       string // URL that the definition is read from; "": it is here
@@ -53,6 +54,7 @@ func bakeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "call", Value: callBuild, Usage: "Set method for evaluating build (\"check\", \"outline\", \"targets\")"},
 		&cli.BoolFlag{Name: "check", Usage: "Shorthand for \"--call=check\""},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, Usage: "Enable debug logging (has no effect)"},
+		emulatorDirFlag(),
 		list("file", "Build definition file", "f"),
 		&cli.StringFlag{Name: "list", Usage: "List targets or variables"},
 		&cli.BoolFlag{Name: "load", Usage: "Shorthand for \"--set=*.output=type=docker\" (the store, where results go anyway)"},
@@ -74,7 +76,7 @@ func readBakeOptions(c *cli.Context) bakeOptions {
 	o := bakeOptions{
 		Targets: c.Args().Slice(), Files: c.StringSlice("file"), Vars: c.StringSlice("var"), Allow: c.StringSlice("allow"),
 		Print: c.Bool("print"), List: c.String("list"), Call: c.String("call"), MetadataFile: c.String("metadata-file"),
-		Progress: c.String("progress"), Builder: c.String("builder"), Policies: c.StringSlice("policy"), Debug: c.IsSet("debug"),
+		Progress: c.String("progress"), Builder: c.String("builder"), EmulatorDir: c.String("emulator-dir"), Policies: c.StringSlice("policy"), Debug: c.IsSet("debug"),
 	}
 	if c.Bool("check") {
 		o.Call = build.AskCheck
@@ -186,6 +188,13 @@ func (b *baker) bake(ctx context.Context, o bakeOptions) error {
 }
 
 func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build.Target) error {
+	requests := make([]build.Request, len(targets))
+	for i, t := range targets {
+		requests[i] = t.Request
+	}
+	if err := b.sayPlatforms(ctx, b.state, requests...); err != nil {
+		return err
+	}
 	progress := build.Progress{Mode: o.Progress, Out: b.Stderr}
 	results, err := build.Several(ctx, b.store, b.state, progress, targets)
 	if err != nil {

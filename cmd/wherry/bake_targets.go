@@ -47,7 +47,7 @@ func (b *baker) request(t *bake.Target, o bakeOptions) (build.Request, error) {
 		Pull: t.Pull != nil && *t.Pull, Outputs: t.Outputs.Strings(), CacheFrom: t.CacheFrom.Strings(), CacheTo: t.CacheTo.Strings(),
 		Secrets: t.Secrets.Strings(), AddHosts: assignments(given(t.ExtraHosts)), Network: textOf(t.NetworkMode),
 		ShmSize: textOf(t.ShmSize), Ulimits: t.Ulimits, Resources: assignments(t.Resources), Allow: t.Entitlements,
-		Attests: t.Attest.Strings(), Call: callBuild, Progress: o.Progress, Builder: o.Builder, Policies: o.Policies,
+		Attests: t.Attest.Strings(), Call: callBuild, Progress: o.Progress, Builder: o.Builder, EmulatorDir: o.EmulatorDir, Policies: o.Policies,
 	}
 	if *t.Dockerfile == "Dockerfile" && t.DockerfileInline == nil {
 		flags.File = "" // may be in small letters, too

@@ -115,6 +115,9 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 	if attrs, asked := b.request.Attest["sbom"]; asked && !strings.Contains(attrs, "generator=") {
 		b.say("note: %s is to list what is in the result", build.DefaultScanner)
 	}
+	if err := b.sayPlatforms(ctx, b.state, b.request); err != nil {
+		return err
+	}
 	var reported error
 	if o.Report != "" {
 		b.request.Report = func(r *build.Report) { reported = writeReport(o.Report, r, b.title()) }

@@ -33,6 +33,9 @@ func hintForBuild(err error) string {
 	if e, ok := errors.AsType[*build.NoStepsError](err); ok {
 		return hintForSteps(e)
 	}
+	if e, ok := errors.AsType[*build.NoEmulatorError](err); ok {
+		return hintForEmulator(e)
+	}
 	if e, ok := errors.AsType[*build.NoChrootError](err); ok {
 		return e.Hint
 	}

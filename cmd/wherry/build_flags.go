@@ -37,6 +37,7 @@ type buildOptions struct {
 	ShmSize       string
 	Ulimits       []string
 	CgroupParent  string
+	EmulatorDir   string
 	Isolation     string
 	Resources     []string
 	Allow         []string
@@ -106,6 +107,7 @@ func stepFlags() []cli.Flag {
 		list("add-host", "Add a custom host-to-IP mapping (as \"host:ip\")"),
 		list("allow", "Allow extra privileged entitlement (\"network.host\", \"security.insecure\", \"device\")"),
 		&cli.StringFlag{Name: "cgroup-parent", Usage: "Set the parent cgroup for the \"RUN\" instructions during build"},
+		emulatorDirFlag(),
 		&cli.StringFlag{Name: "network", Value: "default", Usage: "Set the networking mode for the \"RUN\" instructions during build\n(\"host\", \"none\")"},
 		&cli.StringFlag{Name: "isolation", Usage: "Container isolation technology (\"auto\", \"namespaces\", \"chroot\",\n\"none\": no RUN) (WHERRY_ISOLATION)"},
 		list("resource", "Resource limits for the steps (as \"memory=2g\", \"cpu-quota=50000\")"),
@@ -191,7 +193,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		CacheSize: c.String("cache-size"),
 		Secrets:   c.StringSlice("secret"), SSH: c.StringSlice("ssh"), AddHosts: c.StringSlice("add-host"),
 		Network: c.String("network"), ShmSize: c.String("shm-size"), Ulimits: c.StringSlice("ulimit"),
-		CgroupParent: c.String("cgroup-parent"), Isolation: c.String("isolation"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
+		CgroupParent: c.String("cgroup-parent"), EmulatorDir: c.String("emulator-dir"), Isolation: c.String("isolation"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
 		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"), Report: c.String("report"),
 		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),

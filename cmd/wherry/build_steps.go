@@ -16,8 +16,11 @@ import (
 )
 
 // readSteps reads what surrounds the steps.
-func readSteps(_ *env, o buildOptions, req *build.Request) (err error) {
+func readSteps(e *env, o buildOptions, req *build.Request) (err error) {
 	req.Steps = build.Steps{Ulimits: o.Ulimits, CgroupParent: o.CgroupParent}
+	if req.EmulatorDir, err = e.emulatorDir(o.EmulatorDir); err != nil {
+		return err
+	}
 	switch o.Network {
 	case "", "default":
 	case "host", "none":

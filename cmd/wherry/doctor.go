@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/layout"
@@ -38,8 +37,8 @@ type buildFacts struct {
 	Label     string // what AppArmor or SELinux takes steps for; "" where neither is in force
 	Rungs     []rungFacts
 
-	runs    []v1.Platform // whose programs run in a step
-	profile string        // of AppArmor, that steps get
+	best    bestRung // the first that works
+	profile string   // of AppArmor, that steps get
 }
 
 // rungFacts are about one way to build, the best first.
@@ -65,8 +64,11 @@ type storeFacts struct {
 type platformFacts struct {
 	Platform string
 	Runs     string // "native", "emulated" or "no"
-	Emulator string // the program that runs it, or would if it were registered
-	Hint     string
+	Emulator string // the program that emulates it
+	// Registered says that the host has the emulator registered; else it is registered for the steps alone.
+	Registered bool
+	Reason     string // why steps don't run
+	Hint       string // what would change that
 }
 
 // helperFacts are about a credential helper that the configuration names.
@@ -114,7 +116,7 @@ func runDoctor(ctx context.Context, e *env, registries []string, format string) 
 		return err
 	}
 	d.Build.Label = labelOf(d.Build, d.System.SecurityModules)
-	d.Platforms = platformsOf(d.Build)
+	d.Platforms = e.platformsOf(d.Build)
 	stored, err := e.credentials()
 	if err != nil {
 		return err

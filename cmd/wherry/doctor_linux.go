@@ -16,7 +16,6 @@ import (
 
 	"github.com/wherry-oci/wherry/build"
 	"github.com/wherry-oci/wherry/build/userns"
-	"github.com/wherry-oci/wherry/platform"
 )
 
 func (e *env) systemFacts() systemFacts {
@@ -96,7 +95,7 @@ func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error
 		} else if f.Rung == "" {
 			f.Rung, f.Isolation, f.Snapshots = r.Letter, string(r.Isolation), snapshotsOf(r)
 			f.Steps = r.Isolation != build.IsolationNone
-			f.runs, f.profile = r.Platforms, r.Profile
+			f.best, f.profile = r, r.Profile
 		}
 		f.Rungs = append(f.Rungs, facts)
 	}
@@ -128,28 +127,24 @@ func snapshotsOf(r build.Rung) string {
 	return "folders, handed from step to step"
 }
 
-// platformsOf are those that images are mostly made for. Where no program could be run to
-// see, there is the machine's own.
-func platformsOf(b buildFacts) []platformFacts {
-	own := platform.Default()
-	runs := map[string]bool{own.Architecture: true}
-	for _, p := range b.runs {
-		runs[p.Architecture] = true
+// bestRung is the way to build that builds take.
+type bestRung = build.Rung
+
+// platformsOf are those that images are mostly made for.
+func (e *env) platformsOf(b buildFacts) []platformFacts {
+	var dirs []string
+	if dir, err := e.emulatorDir(""); err == nil && dir != "" {
+		dirs = []string{dir}
 	}
 	var list []platformFacts
 	for _, arch := range []string{"amd64", "arm64", "386", "arm", "ppc64le", "riscv64", "s390x"} {
-		f := platformFacts{Platform: "linux/" + arch, Runs: "no"}
-		var registered bool
-		f.Emulator, registered = platform.FindEmulator(arch)
-		switch {
-		case arch == own.Architecture, runs[arch] && !registered:
-			f.Runs, f.Emulator = "native", ""
-		case runs[arch]:
+		steps := b.best.Steps(arch, dirs...)
+		f := platformFacts{Platform: "linux/" + arch, Runs: "native", Emulator: steps.Emulator, Registered: steps.Registered}
+		switch none, ok := errors.AsType[*build.NoEmulatorError](steps.Reason); {
+		case ok:
+			f.Runs, f.Reason, f.Hint = "no", none.Reason, hintForEmulator(none)
+		case steps.Emulator != "":
 			f.Runs = "emulated"
-		case f.Emulator == "":
-			f.Hint = "sudo apt-get install qemu-user-static (or your system's way)"
-		default:
-			f.Hint = "sudo systemctl restart systemd-binfmt (or your system's way)"
 		}
 		list = append(list, f)
 	}

@@ -15,4 +15,7 @@ func filesystemOf(string) (name string, free int64) { return "", 0 }
 
 func (e *env) findRungs(context.Context, string) (buildFacts, error) { return buildFacts{}, nil }
 
-func platformsOf(buildFacts) []platformFacts { return nil }
+func (e *env) platformsOf(buildFacts) []platformFacts { return nil }
+
+// bestRung is nothing where nothing is built.
+type bestRung struct{}

@@ -107,25 +107,29 @@ func writeStore(f *facts, s storeFacts) {
 	}
 }
 
-// writePlatforms has those in one line that the same would help.
+// writePlatforms has those together that the same would help.
 func writePlatforms(f *facts, list []platformFacts) {
 	var order []string
 	helped := map[string][]string{}
 	for _, p := range list {
-		switch p.Runs {
-		case "emulated":
+		switch {
+		case p.Runs == "emulated" && p.Registered:
+			f.line("%s: emulated by %s, as this machine has registered", p.Platform, p.Emulator)
+		case p.Runs == "emulated":
 			f.line("%s: emulated by %s", p.Platform, p.Emulator)
-		case "native":
+		case p.Runs == "native":
 			f.line("%s: native", p.Platform)
 		default:
 			if helped[p.Hint] == nil {
 				order = append(order, p.Hint)
 			}
-			helped[p.Hint] = append(helped[p.Hint], p.Platform)
+			helped[p.Hint] = append(helped[p.Hint], p.Platform+": no, "+p.Reason)
 		}
 	}
 	for _, hint := range order {
-		f.line("%s: no", strings.Join(helped[hint], ", "))
+		for _, line := range helped[hint] {
+			f.line("%s", line)
+		}
 		f.hint(hint)
 	}
 }

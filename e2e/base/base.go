@@ -36,11 +36,19 @@ func Platforms() []v1.Platform {
 	return []v1.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
 }
 
+// Foreign are those that an emulator is needed for on every machine that has one of Platforms, at most one excepted.
+func Foreign() []v1.Platform {
+	return append(Platforms(), v1.Platform{OS: "linux", Architecture: "arm", Variant: "v7"}, v1.Platform{OS: "linux", Architecture: "riscv64"})
+}
+
 // Index compiles the toolbox for all Platforms and returns the index of their
 // images. It calls the go command, in the current module.
-func Index(ctx context.Context) (v1.ImageIndex, error) {
+func Index(ctx context.Context) (v1.ImageIndex, error) { return IndexFor(ctx, Platforms()) }
+
+// IndexFor is Index for other platforms.
+func IndexFor(ctx context.Context, platforms []v1.Platform) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, p := range Platforms() {
+	for _, p := range platforms {
 		img, err := image(ctx, p)
 		if err != nil {
 			return nil, err
@@ -69,7 +77,7 @@ func image(ctx context.Context, p v1.Platform) (v1.Image, error) {
 	}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err = mutate.ConfigFile(img, &v1.ConfigFile{
-		OS: p.OS, Architecture: p.Architecture, Created: v1.Time{Time: time.Unix(1750000000, 0).UTC()},
+		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, Created: v1.Time{Time: time.Unix(1750000000, 0).UTC()},
 		RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
@@ -93,7 +101,7 @@ func compile(ctx context.Context, p v1.Platform) (program []byte, names []string
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	file := filepath.Join(dir, "toolbox")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", file, toolbox)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture, "GOARM="+strings.TrimPrefix(p.Variant, "v"))
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("compile the toolbox for %s: %w\n%s", p, err, out)
 	}
