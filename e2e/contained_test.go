@@ -88,18 +88,26 @@ func readContainer(args []string) (*container, []string, error) {
 	if c.spec, err = dockerSpec(caps, c.who); err != nil {
 		return nil, nil, err
 	}
-	switch c.seccomp {
+	return c, args, c.setSeccomp(c.seccomp)
+}
+
+// setSeccomp has the container have a profile: see container.
+func (c *container) setSeccomp(profile string) error {
+	switch profile {
+	case "":
 	case "unconfined":
 		c.spec.Linux.Seccomp = nil
 	case "podman":
 		text, err := os.ReadFile("/usr/share/containers/seccomp.json")
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(text), c.spec)
-		return c, args, err
+		return err
+	default:
+		return fmt.Errorf("no seccomp profile %q", profile)
 	}
-	return c, args, nil
+	return nil
 }
 
 // dockerSpec is a container as docker's are by default, of a user.

@@ -125,6 +125,7 @@ var needs = map[string]string{
 	"busybox":           "a static busybox (Debian: busybox-static)",
 	"chromium":          "chromium, to look at a page",
 	"dockerd":           "a running docker engine",
+	"docker":            "dockerd and docker, to start an engine (Debian: docker.io)",
 	"external":          "an address that is not loopback",
 	"overlay":           "overlayfs",
 	"emulators":         "qemu-aarch64-static and its like (Debian: qemu-user-static), Linux 6.7, and an amd64 machine",
@@ -154,6 +155,10 @@ func (s *suite) condition(cond string) (bool, error) {
 		return canLimitMemory(), nil
 	case "dockerd":
 		return exec.CommandContext(context.Background(), "docker", "version").Run() == nil, nil
+	case "docker":
+		_, errDaemon := exec.LookPath("dockerd")
+		_, errClient := exec.LookPath("docker")
+		return errDaemon == nil && errClient == nil, nil
 	case "overlay":
 		text, err := os.ReadFile("/proc/filesystems")
 		return err == nil && slices.Contains(fields(text), "overlay"), nil

@@ -33,7 +33,7 @@ func makeAccounts(ctx context.Context) (map[string]account, error) {
 	if os.Getuid() != 0 {
 		return nil, nil
 	}
-	lock := flock.New(filepath.Join(os.TempDir(), loginPrefix+"users.lock"))
+	lock := flock.New(filepath.Join("/tmp", loginPrefix+"users.lock"))
 	if err := lock.Lock(); err != nil {
 		return nil, err
 	}
