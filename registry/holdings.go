@@ -52,10 +52,25 @@ func (c *Client) Holdings(ctx context.Context, repo reference.Named) (*Holdings,
 	if err != nil {
 		return nil, err
 	}
+	return c.holdings(ctx, s, repo, func(string) bool { return true })
+}
+
+// Look is Holdings for who only reads: of the tags that are wanted, and from the
+// host that a pull would read from. Nothing can be removed with what it returns.
+func (c *Client) Look(ctx context.Context, repo reference.Named, wanted func(tag string) bool) (h *Holdings, err error) {
+	err = c.readFrom(ctx, repo, func(s *session) error {
+		h, err = c.holdings(ctx, s, repo, wanted)
+		return err
+	})
+	return h, err
+}
+
+func (c *Client) holdings(ctx context.Context, s *session, repo reference.Named, wanted func(tag string) bool) (*Holdings, error) {
 	tags, err := s.tags(ctx)
 	if err != nil {
 		return nil, err
 	}
+	tags = slices.DeleteFunc(tags, func(tag string) bool { return !wanted(tag) })
 	h := &Holdings{client: c, session: s, repo: reference.TrimNamed(repo), nodes: map[v1.Hash]*node{}}
 	found := make([]v1.Descriptor, len(tags))
 	if err := each(ctx, len(tags), func(ctx context.Context, i int) error {
@@ -86,16 +101,15 @@ func (c *Client) writer(ctx context.Context, repo reference.Named) (*session, er
 	return c.session(hosts[0], repo, "delete,push,pull"), nil
 }
 
-// Tags are all tags in the registry's order, but for those that stand in for
-// referrers (see [IsReferrersTag]).
+// All are the tags in the registry's order.
+func (h *Holdings) All() []Holding { return h.tags }
+
+// Tags are All but for those that stand in for referrers (see [IsReferrersTag]).
 func (h *Holdings) Tags() []Holding {
-	var tags []Holding
-	for _, t := range h.tags {
-		if _, standsIn := IsReferrersTag(t.Tag); !standsIn {
-			tags = append(tags, t)
-		}
-	}
-	return tags
+	return slices.DeleteFunc(slices.Clone(h.tags), func(t Holding) bool {
+		_, standsIn := IsReferrersTag(t.Tag)
+		return standsIn
+	})
 }
 
 // grow reads every index among ds, and those below them.

@@ -11,11 +11,21 @@ import (
 
 // Tags lists the tags of repo in the registry's order, all pages of them. A tag
 // or digest in repo does not matter. The errors are those of [Client.Get].
-func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, error) {
+func (c *Client) Tags(ctx context.Context, repo reference.Named) (tags []string, err error) {
+	err = c.readFrom(ctx, repo, func(s *session) error {
+		tags, err = s.tags(ctx)
+		return err
+	})
+	return tags, err
+}
+
+// readFrom calls read with a session for each host of repo that may be read from,
+// until one does not fail.
+func (c *Client) readFrom(ctx context.Context, repo reference.Named, read func(*session) error) error {
 	repo = reference.TrimNamed(repo)
 	hosts, err := c.endpoints(ctx, reference.Domain(repo), reference.Path(repo), docker.HostCapabilityPull|docker.HostCapabilityResolve)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var failures []error
 	for n, host := range hosts {
@@ -23,18 +33,18 @@ func (c *Client) Tags(ctx context.Context, repo reference.Named) ([]string, erro
 		if n < len(hosts)-1 {
 			s.tries = 1
 		}
-		tags, err := s.tags(ctx)
+		err := read(s)
 		if err == nil {
 			c.noticeFallback(repo, host, hosts[0], failures)
-			return tags, nil
+			return nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 		failures = append(failures, err)
 	}
 	c.noticeExcluded(ctx, repo)
-	return nil, worst(failures)
+	return worst(failures)
 }
 
 // tags of the repository, all pages of them.

@@ -48,8 +48,8 @@ func newDeleteCommand(e *env) *cli.Command {
 // whatIsFreed is what people ask next.
 const whatIsFreed = "The registry frees the space of layers later, when it collects its garbage: docker's registry by\n" +
 	"'registry garbage-collect CONFIG', which must not run while somebody pushes, others by themselves.\n" +
-	"Manifests without a tag that no index has are in no list of a registry, so they are not found here;\n" +
-	"'--delete-untagged' of that command removes them."
+	"Manifests without a tag that no index has are in no list of a registry, so they are not found here.\n" +
+	"'--delete-untagged' of that command removes them, and before version 3 also the images of every index."
 
 // toDelete is what was typed about one repository.
 type toDelete struct {
