@@ -23,6 +23,7 @@ func commands(e *env) []*cli.Command {
 		newPullCommand(e),
 		newPushCommand(e),
 		newCopyCommand(e),
+		newSyncCommand(e),
 		newTagCommand(e),
 		newImagesCommand(e),
 		newRmiCommand(e),

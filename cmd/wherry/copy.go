@@ -86,7 +86,7 @@ func runCopy(ctx context.Context, e *env, o copyOptions) (err error) {
 		err = target.Finish(ctx)
 	}
 	for _, one := range done {
-		fmt.Fprintf(&e.Out, "%s@%s\n", familiarString(one.name), one.digest)
+		fmt.Fprintln(&e.Out, one)
 	}
 	return concerning("copy", o.From, err)
 }
@@ -148,5 +148,6 @@ type copier struct {
 	platforms []v1.Platform // nil: all
 	all       bool
 	quiet     bool
+	many      bool // images are not spoken of one by one
 	toldLeft  bool
 }

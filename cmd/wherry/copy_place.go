@@ -132,5 +132,17 @@ func (p place) String() string {
 	return p.typed
 }
 
+// in is how an image of this name is typed that is in the layout or archive p.
+func (p place) in(name string) string {
+	if p.isStore {
+		return name
+	}
+	scheme := map[placeKind]string{inLayout: "oci:", inOCIArchive: "oci-archive:", inDockerArchive: "docker-archive:"}[p.kind]
+	if name == "" {
+		return scheme + p.path
+	}
+	return scheme + p.path + ":" + name
+}
+
 // errNoTags: a pattern that fits nothing is a mistake more often than not.
 var errNoTags = errors.New("no tag of it fits")

@@ -95,8 +95,8 @@ func newRoot(src registry.Source, mediaType types.MediaType, raw []byte) (regist
 
 // sayReduced tells that the copy is not the image that was named, as signatures of
 // that do not fit.
-func (c *copier) sayReduced(was, is v1.Descriptor, name string) {
-	if was.Digest != is.Digest && is.MediaType.IsIndex() {
-		c.env.note(fmt.Sprintf("%s is a new index of these platforms: %s instead of %s", name, is.Digest, was.Digest))
+func (c *copier) sayReduced(was v1.Descriptor, is v1.Hash, name string) {
+	if was.Digest != is && len(c.platforms) > 1 && !c.quiet {
+		c.env.note(fmt.Sprintf("%s is a new index of these platforms: %s instead of %s", name, is, was.Digest))
 	}
 }

@@ -29,12 +29,25 @@ type arrived struct {
 	moved  bool // it, or something that refers to it, was not there before
 }
 
+// String is the name with the digest.
+func (a arrived) String() string {
+	if strings.HasSuffix(a.name, "@"+a.digest.String()) {
+		return familiarString(a.name)
+	}
+	return familiarString(a.name) + "@" + a.digest.String()
+}
+
 // one copies a single image.
 func (c *copier) one(ctx context.Context, j copyJob) (arrived, error) {
 	there, err := c.there(ctx, j)
 	if err != nil || there.digest.Hex != "" && !c.all {
 		return there, err
 	}
+	return c.bring(ctx, j, there)
+}
+
+// bring copies an image of which it is known whether it is there.
+func (c *copier) bring(ctx context.Context, j copyJob, there arrived) (arrived, error) {
 	img, err := j.source.Find(ctx, j.tag)
 	if err != nil {
 		return arrived{}, err
@@ -43,47 +56,53 @@ func (c *copier) one(ctx context.Context, j copyJob) (arrived, error) {
 	if err != nil {
 		return arrived{}, err
 	}
-	c.sayReduced(img.Descriptor(), reduced.Descriptor(), j.to.String())
-	digest := reduced.Descriptor().Digest
+	was, digest := img.Descriptor(), reduced.Descriptor().Digest
 	known := there.digest == digest
-	if !known && !c.asked(j) && j.to.kind == inRegistry {
-		known = c.client.Has(ctx, j.to.repo, digest)
+	if !known && !c.asked(j) {
+		known = j.target.Has(ctx, img.name, j.to, digest)
 	}
 	img.Source = c.limited(reduced)
 	name, more, err := j.target.Put(ctx, img, j.to)
 	if err != nil {
 		return arrived{}, err
 	}
-	if !known && !c.all {
+	if !known {
+		c.sayReduced(was, digest, j.to.String())
 		c.sayLeft(ctx, img, digest)
 	}
 	return arrived{name: name, digest: digest, moved: !known || more}, nil
 }
 
-// there is the image if the registry that it goes to has it already, and the zero
-// arrived if not: one question to each side, and none that counts as a pull.
+// there is the image if it is where it is to go already, and the zero arrived if
+// not: one question to each side, and none that counts as a pull.
 func (c *copier) there(ctx context.Context, j copyJob) (arrived, error) {
 	if !c.asked(j) {
 		return arrived{}, nil
 	}
 	d, err := c.client.Head(ctx, j.from.repo)
-	if err != nil || !c.client.Has(ctx, j.to.repo, d.Digest) {
+	if err != nil || !j.target.Has(ctx, j.from.repo.String(), j.to, d.Digest) {
 		return arrived{}, err
 	}
 	if !c.all {
 		c.sayThere(j.to)
 	}
-	return arrived{name: j.to.repo.String(), digest: d.Digest}, nil
+	return arrived{name: j.name(), digest: d.Digest}, nil
 }
 
 // asked reports whether both sides of j can be asked for a digest, and would have
 // the same.
-func (c *copier) asked(j copyJob) bool {
-	return j.from.kind == inRegistry && j.to.kind == inRegistry && len(c.platforms) == 0
+func (c *copier) asked(j copyJob) bool { return j.from.kind == inRegistry && len(c.platforms) == 0 }
+
+// name is how the image is called where it goes.
+func (j copyJob) name() string {
+	if j.to.kind == inRegistry {
+		return j.to.repo.String()
+	}
+	return j.to.in(firstOf(j.to.ref, j.from.repo.String()))
 }
 
 func (c *copier) sayThere(to place) {
-	if !c.quiet {
+	if !c.quiet && !c.many {
 		c.env.say("%s is up to date", to)
 	}
 }
@@ -91,7 +110,7 @@ func (c *copier) sayThere(to place) {
 // sayLeft tells once what would have gone along with --all. What can't be found
 // out is no reason to fail.
 func (c *copier) sayLeft(ctx context.Context, img *copied, digest v1.Hash) {
-	if c.quiet || c.toldLeft {
+	if c.quiet || c.many || c.all || c.toldLeft {
 		return
 	}
 	list, err := img.around.Referrers(ctx, digest)
@@ -127,9 +146,7 @@ func (c *copier) tags(ctx context.Context, j copyJob, patterns []string) ([]arri
 	g.SetLimit(atOnce)
 	for i, one := range jobs {
 		g.Go(func() (err error) {
-			if !c.all {
-				done[i], err = c.there(gctx, one)
-			}
+			done[i], err = c.there(gctx, one)
 			return err
 		})
 	}
@@ -137,10 +154,10 @@ func (c *copier) tags(ctx context.Context, j copyJob, patterns []string) ([]arri
 		return nil, err
 	}
 	for i, one := range jobs {
-		if done[i].digest.Hex != "" {
+		if done[i].digest.Hex != "" && !c.all {
 			continue
 		}
-		if done[i], err = c.one(ctx, one); err != nil {
+		if done[i], err = c.bring(ctx, one, done[i]); err != nil {
 			return nil, fmt.Errorf("%s: %w", one.tag, err)
 		}
 	}

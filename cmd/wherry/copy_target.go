@@ -21,6 +21,8 @@ type copyTarget interface {
 	// Put brings one there, and tells how it is called there and whether anything
 	// that refers to it is new there.
 	Put(ctx context.Context, img *copied, as place) (name string, more bool, err error)
+	// Has reports whether an image of this name and digest is there whole.
+	Has(ctx context.Context, name string, as place, digest v1.Hash) bool
 	// Finish makes what was put last.
 	Finish(ctx context.Context) error
 }
@@ -51,6 +53,11 @@ func (t *registryTarget) Put(ctx context.Context, img *copied, as place) (name s
 	}
 	signed, err := t.putSigned(ctx, img, as, done.Documents)
 	return as.repo.String(), signed || done.Referrers > 0, err
+}
+
+// Has implements [copyTarget].
+func (t *registryTarget) Has(ctx context.Context, _ string, as place, digest v1.Hash) bool {
+	return t.client.Has(ctx, as.repo, digest)
 }
 
 // putSigned copies what cosign keeps under tags.
@@ -189,22 +196,21 @@ func (t *layoutTarget) Put(ctx context.Context, img *copied, as place) (called s
 	if t.all {
 		more, err = t.putCompanions(ctx, img, name, o.RefName != "")
 	}
-	return t.called(put, as), more, err
+	return as.in(firstOf(as.ref, put.Name(), put.RefName())), more, err
 }
 
-// called is how the image is typed for a copy from there.
-func (t *layoutTarget) called(img *layout.Image, as place) string {
-	name := firstOf(img.Name(), img.RefName())
-	if as.isStore {
-		return name
+// Has implements [copyTarget].
+func (t *layoutTarget) Has(_ context.Context, name string, as place, digest v1.Hash) bool {
+	found, err := t.store.Find(firstOf(as.ref, name))
+	if err != nil || found[0].Descriptor().Digest != digest {
+		return false
 	}
-	if as.ref != "" {
-		name = as.ref
+	if !found[0].IsIndex() {
+		all, err := found[0].Platforms()
+		return err == nil && len(all) == 1 && all[0].Present
 	}
-	if name == "" {
-		return "oci:" + as.path
-	}
-	return "oci:" + as.path + ":" + name
+	_, _, whole, err := presentParts(found[0])
+	return err == nil && whole
 }
 
 // storeName is what an image is called in the store.
@@ -279,7 +285,7 @@ func (t *archiveTarget) Put(ctx context.Context, img *copied, as place) (called 
 	}
 	t.images = append(t.images, e)
 	if !t.all {
-		return t.called(as, e), true, nil
+		return as.in(firstOf(e.Name, e.RefName)), true, nil
 	}
 	beside, err := companions(ctx, img, func(v1.Hash) ([]v1.Descriptor, error) { return nil, nil })
 	for _, one := range beside {
@@ -289,19 +295,11 @@ func (t *archiveTarget) Put(ctx context.Context, img *copied, as place) (called 
 		}
 		t.images = append(t.images, x)
 	}
-	return t.called(as, e), true, err
+	return as.in(firstOf(e.Name, e.RefName)), true, err
 }
 
-func (t *archiveTarget) called(as place, e layout.Exported) string {
-	scheme := "oci-archive:"
-	if as.kind == inDockerArchive {
-		scheme = "docker-archive:"
-	}
-	if name := firstOf(e.Name, e.RefName); name != "" {
-		return scheme + as.path + ":" + name
-	}
-	return scheme + as.path
-}
+// Has implements [copyTarget].
+func (t *archiveTarget) Has(context.Context, string, place, v1.Hash) bool { return false }
 
 // Finish implements [copyTarget].
 func (t *archiveTarget) Finish(ctx context.Context) error {

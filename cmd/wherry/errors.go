@@ -196,8 +196,8 @@ func (c *concernedError) platformHint(e *platform.NoMatchError) string {
 		return ""
 	case c.command == "rmi":
 		return fmt.Sprintf("%s rmi --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
-	case c.command == "pull":
-		return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
+	case c.command == "pull", c.command == "copy":
+		return strings.TrimSpace(fmt.Sprintf("%s %s --platform %s %s %s", program, c.command, platform.Format(e.Have[0]), c.operand, map[string]string{"copy": "DST"}[c.command]))
 	}
 	return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Want), c.operand)
 }
@@ -224,7 +224,7 @@ func (c *concernedError) storeHint(err error) string {
 	}
 	_, missing := errors.AsType[*layout.MissingError](err)
 	_, unknown := errors.AsType[*layout.NotFoundError](err)
-	if !missing && !unknown {
+	if !missing && !unknown || c.command == "copy" && !strings.HasPrefix(c.operand, "store:") {
 		return ""
 	}
 	if ref, err := registry.ParseReference(c.operand); err == nil && !isHex(c.operand) && c.command != "rmi" && c.command != "push" {
