@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path"
-	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -166,7 +164,7 @@ func (c *copier) tags(ctx context.Context, j copyJob, patterns []string) ([]arri
 
 // tagJobs are the copies of the tags that fit.
 func (c *copier) tagJobs(ctx context.Context, j copyJob, patterns []string) ([]copyJob, error) {
-	if err := checkPatterns(patterns); err != nil {
+	if err := tagPatterns(patterns).Check(); err != nil {
 		return nil, err
 	}
 	tags, err := j.source.Tags(ctx)
@@ -200,30 +198,17 @@ func (c *copier) tagJobs(ctx context.Context, j copyJob, patterns []string) ([]c
 // and none of those that begin with "!". Tags that stand for what refers to an
 // image never do: they go with it.
 func fitsPatterns(tag string, patterns []string) bool {
-	if _, refers := registry.IsReferrersTag(tag); refers {
-		return false
-	}
-	fits, any := false, false
-	for _, p := range patterns {
-		not, negated := strings.CutPrefix(p, "!")
-		matches, _ := path.Match(not, tag) // checkPatterns has seen it
-		switch {
-		case negated && matches:
-			return false
-		case !negated:
-			any = true
-			fits = fits || matches
-		}
-	}
-	return fits || !any
+	_, refers := registry.IsReferrersTag(tag)
+	return !refers && tagPatterns(patterns).Matches(tag)
 }
 
-func checkPatterns(patterns []string) error {
-	if i := slices.IndexFunc(patterns, func(p string) bool {
-		_, err := path.Match(strings.TrimPrefix(p, "!"), "")
-		return err != nil
-	}); i >= 0 {
-		return fmt.Errorf("%q is no pattern: there are *, ? and [a-z]", patterns[i])
+func tagPatterns(patterns []string) (r registry.Retention) {
+	for _, p := range patterns {
+		if not, ok := strings.CutPrefix(p, "!"); ok {
+			r.Exclude = append(r.Exclude, not)
+		} else {
+			r.Match = append(r.Match, p)
+		}
 	}
-	return nil
+	return r
 }

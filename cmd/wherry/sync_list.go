@@ -108,7 +108,7 @@ func (y *yamlReader) ownEntry(n *yaml.Node, e syncEntry) (syncEntry, error) {
 		return e, err
 	}
 	if tags != nil {
-		if err := checkPatterns(tags); err != nil {
+		if err := tagPatterns(tags).Check(); err != nil {
 			return e, &lineError{n.Line, err}
 		}
 		e.tags = func(tag string) bool { return fitsPatterns(tag, tags) }

@@ -27,7 +27,7 @@ import (
 func main() {
 	runs := flag.Int("runs", 7, "how often each command runs; the median counts")
 	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
-	only := flag.String("only", "start,names,build,pull,archives", "the parts to run, separated by commas; there is reference too")
+	only := flag.String("only", "start,names,build,pull,copy,archives", "the parts to run, separated by commas; there is reference too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
@@ -78,7 +78,7 @@ func run(ctx context.Context, wherry, only string, runs int) (err error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"archives", b.archives}, {"reference", b.reference},
+		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"copy", b.copies}, {"archives", b.archives}, {"reference", b.reference},
 	} {
 		if !slices.Contains(strings.Split(only, ","), part.name) {
 			continue
