@@ -69,10 +69,7 @@ func runCopy(ctx context.Context, e *env, o copyOptions) (err error) {
 		return concerning("copy", o.From, err)
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	target, err := c.openTarget(to)
-	if err != nil {
-		return err
-	}
+	target := c.openTarget(to)
 	if !o.AllTags && len(o.Tags) == 0 {
 		one, err := c.one(ctx, copyJob{source: source, from: from, target: target, to: to})
 		if err == nil {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,15 +29,17 @@ type copyTarget interface {
 	Finish(ctx context.Context) error
 }
 
-func (c *copier) openTarget(p place) (copyTarget, error) {
+func (c *copier) openTarget(p place) copyTarget {
 	switch p.kind {
 	case inRegistry:
-		return &registryTarget{c}, nil
+		return &registryTarget{c}
 	case inLayout:
-		store, err := layout.Open(p.path, layout.WithNotice(func(msg string) { c.env.say("%s", printable(msg)) }))
-		return &layoutTarget{copier: c, store: store}, err
+		open := func() (*layout.Store, error) {
+			return layout.Open(p.path, layout.WithNotice(func(msg string) { c.env.say("%s", printable(msg)) }))
+		}
+		return &layoutTarget{copier: c, open: sync.OnceValues(open)}
 	}
-	return &archiveTarget{copier: c, path: p.path}, nil
+	return &archiveTarget{copier: c, path: p.path}
 }
 
 // registryTarget is any registry.
@@ -169,10 +173,11 @@ func listOf(src registry.Source, list []v1.Descriptor) (registry.Source, error) 
 	return newRoot(src, types.OCIImageIndex, raw)
 }
 
-// layoutTarget is a layout, or wherry's store.
+// layoutTarget is a layout, or wherry's store. There is a new one only when
+// something is put there.
 type layoutTarget struct {
 	*copier
-	store *layout.Store
+	open func() (*layout.Store, error)
 }
 
 // Put implements [copyTarget].
@@ -189,19 +194,30 @@ func (t *layoutTarget) Put(ctx context.Context, img *copied, as place) (called s
 	if name != "" && o.RefName == "" {
 		o.Names = []string{name}
 	}
-	put, err := t.store.Put(ctx, img.Source, o)
+	store, err := t.open()
+	if err != nil {
+		return "", false, err
+	}
+	put, err := store.Put(ctx, img.Source, o)
 	if err != nil {
 		return "", false, err
 	}
 	if t.all {
-		more, err = t.putCompanions(ctx, img, name, o.RefName != "")
+		more, err = t.putCompanions(ctx, store, img, name, o.RefName != "")
 	}
 	return as.in(firstOf(as.ref, put.Name(), put.RefName())), more, err
 }
 
 // Has implements [copyTarget].
 func (t *layoutTarget) Has(_ context.Context, name string, as place, digest v1.Hash) bool {
-	found, err := t.store.Find(firstOf(as.ref, name))
+	if _, err := os.Stat(filepath.Join(as.path, "oci-layout")); err != nil {
+		return false
+	}
+	store, err := t.open()
+	if err != nil {
+		return false // Put will say it
+	}
+	found, err := store.Find(firstOf(as.ref, name))
 	if err != nil || found[0].Descriptor().Digest != digest {
 		return false
 	}
@@ -226,16 +242,16 @@ func storeName(img *copied, as place) (string, error) {
 }
 
 // putCompanions names them in the repository of the image, or bare.
-func (t *layoutTarget) putCompanions(ctx context.Context, img *copied, name string, bare bool) (more bool, err error) {
+func (t *layoutTarget) putCompanions(ctx context.Context, store *layout.Store, img *copied, name string, bare bool) (more bool, err error) {
 	repo := ""
 	if named, err := reference.ParseNormalizedNamed(name); err == nil && !bare {
 		repo = named.Name()
 	}
-	all, err := companions(ctx, img, func(h v1.Hash) ([]v1.Descriptor, error) { return t.store.Referrers(ctx, repo, h) })
+	all, err := companions(ctx, img, func(h v1.Hash) ([]v1.Descriptor, error) { return store.Referrers(ctx, repo, h) })
 	if err != nil {
 		return false, err
 	}
-	had, err := t.store.Tags(repo)
+	had, err := store.Tags(repo)
 	if err != nil {
 		return false, err
 	}
@@ -250,7 +266,7 @@ func (t *layoutTarget) putCompanions(ctx context.Context, img *copied, name stri
 		} else {
 			o.Names = []string{repo + ":" + one.tag}
 		}
-		if _, err := t.store.Put(ctx, t.limited(one.Source), o); err != nil {
+		if _, err := store.Put(ctx, t.limited(one.Source), o); err != nil {
 			return false, err
 		}
 	}

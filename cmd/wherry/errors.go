@@ -227,7 +227,8 @@ func (c *concernedError) storeHint(err error) string {
 	if !missing && !unknown || c.command == "copy" && !strings.HasPrefix(c.operand, "store:") {
 		return ""
 	}
-	if ref, err := registry.ParseReference(c.operand); err == nil && !isHex(c.operand) && c.command != "rmi" && c.command != "push" {
+	operand := strings.TrimPrefix(c.operand, "store:")
+	if ref, err := registry.ParseReference(operand); err == nil && !isHex(operand) && c.command != "rmi" && c.command != "push" {
 		return fmt.Sprintf("%s pull %s", program, reference.FamiliarString(ref))
 	}
 	return program + " images"

@@ -47,10 +47,17 @@ func readSyncList(r io.Reader, to string) (*syncList, error) {
 		return y.ownList(root, to)
 	case sync != nil:
 		return y.regsyncList(root)
-	case root.Kind == yaml.MappingNode && len(root.Content) > 0:
+	case isSkopeoList(root):
 		return y.skopeoList(root, to)
 	}
 	return nil, lineErrorf(root, "no list of images: it has neither \"images\", nor \"sync\" as regsync has it, nor registries as skopeo has them")
+}
+
+// isSkopeoList: registries have lists of images.
+func isSkopeoList(root *yaml.Node) bool {
+	return root.Kind == yaml.MappingNode && slices.ContainsFunc(root.Content, func(n *yaml.Node) bool {
+		return valueOf(n, "images") != nil || valueOf(n, "images-by-tag-regex") != nil || valueOf(n, "images-by-semver") != nil
+	})
 }
 
 // valueOf is the value of a key, or nil.

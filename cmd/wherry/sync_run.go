@@ -161,11 +161,8 @@ func (s *syncRun) expandOne(ctx context.Context, c *copier, e *syncEntry, name s
 	if err != nil {
 		return nil, err
 	}
-	job := copyJob{from: from, to: to}
+	job := copyJob{from: from, to: to, target: c.openTarget(to)}
 	if job.source, err = c.openSource(ctx, from); err != nil {
-		return nil, err
-	}
-	if job.target, err = c.openTarget(to); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
