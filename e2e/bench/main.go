@@ -25,15 +25,23 @@ import (
 )
 
 func main() {
+	if os.Args[0] == machineArg0 {
+		fmt.Fprintln(os.Stderr, "bench:", beMachine(os.Args[1:]))
+		os.Exit(1)
+	}
 	runs := flag.Int("runs", 7, "how often each command runs; the median counts")
 	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
-	only := flag.String("only", "start,names,build,pull,copy,archives", "the parts to run, separated by commas; there is reference too")
+	only := flag.String("only", "start,names,build,pull,copy,archives", "the parts to run, separated by commas; there are reference and emulated too")
+	emulator := flag.String("machine", "", "run the arguments where this emulator is registered, or none if it is \"-\", and do nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if *layout != "" {
+	switch {
+	case *layout != "":
 		err = serveLayout(ctx, *layout)
-	} else {
+	case *emulator != "":
+		err = asMachine(ctx, *emulator, flag.Args())
+	default:
 		err = run(ctx, flag.Arg(0), *only, *runs)
 	}
 	stop()
@@ -78,7 +86,7 @@ func run(ctx context.Context, wherry, only string, runs int) (err error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"copy", b.copies}, {"archives", b.archives}, {"reference", b.reference},
+		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"copy", b.copies}, {"archives", b.archives}, {"reference", b.reference}, {"emulated", b.emulated},
 	} {
 		if !slices.Contains(strings.Split(only, ","), part.name) {
 			continue
