@@ -182,7 +182,7 @@ func waitFor(url string) error {
 	}
 }
 
-// cmdPublish: publish NAME REPO:TAG base | nested DEPTH | random [seed=N] [layers=N] [size=N] [platforms=A,B] puts an image into a
+// cmdPublish: publish NAME REPO:TAG base | nested DEPTH | odd ENTRY... | random [seed=N] [layers=N] [size=N] [platforms=A,B] puts an image into a
 // registry without wherry. With platforms, or as base, it is an index.
 func cmdPublish(ts *testscript.TestScript, _ bool, args []string) {
 	e, ok := storyOf(ts).registries[args[0]]
@@ -203,6 +203,9 @@ func made(ts *testscript.TestScript, args []string) remote.Taggable {
 		index, err := storyOf(ts).suite.foreign()
 		ts.Check(err)
 		return index
+	}
+	if args[0] == "odd" {
+		return newOddIndex(ts, args[1:])
 	}
 	if args[0] == "nested" {
 		index, err := base.Nested(atoi(ts, args[1]))

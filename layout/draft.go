@@ -76,7 +76,7 @@ type keptMember struct {
 	Set  *v1.Platform `json:"set,omitempty"`
 	// Notes are the annotations that were set.
 	Notes map[string]string `json:"notes,omitempty"`
-	Raw  []byte       `json:"raw,omitempty"` // if the store does not have it
+	Raw   []byte            `json:"raw,omitempty"` // if the store does not have it
 }
 
 // keptBeside are the manifests of a draft that index.json has itself; members is

@@ -161,20 +161,23 @@ func filter(all []*Image, keep func(*Image) bool) []*Image {
 
 // Lookup returns the manifest that name stands for on platform p, if the store
 // has it and its config; the descriptor carries the platform. name has a tag, or
-// the digest of a manifest or of an index. Another platform, also one that would
-// run on p, is never the answer. Layers may be missing. Errors are
-// [*NotFoundError], and [*platform.NoMatchError] with what the store does have.
+// the digest of a manifest or of an index. The answer is the one that a registry would
+// give: of an index what serves p best, be it an older variant, and nothing worse than
+// what is in the index and not in the store. An image that is in no index has to be for
+// p itself. Layers may be missing. Errors are [*NotFoundError], and
+// [*platform.NoMatchError] with what the store does have.
 func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform) (v1.Descriptor, error) {
 	found, err := s.lookupEntries(ctx, name)
 	if err != nil {
 		return v1.Descriptor{}, err
 	}
-	none := &platform.NoMatchError{Want: platform.Normalize(p)}
+	var all, here []v1.Descriptor
 	for _, img := range found {
-		present, err := img.present(ctx)
+		stated, present, err := img.present(ctx)
 		if err != nil {
 			return v1.Descriptor{}, err
 		}
+		confirmed := map[v1.Hash]v1.Descriptor{}
 		for _, d := range present {
 			if ctx.Err() != nil {
 				return v1.Descriptor{}, ctx.Err()
@@ -182,16 +185,19 @@ func (s *Store) Lookup(ctx context.Context, name reference.Named, p v1.Platform)
 			if d, err = s.confirm(ctx, d); err != nil {
 				return v1.Descriptor{}, err
 			}
-			if d.Platform == nil {
-				continue
+			confirmed[d.Digest], here = d, append(here, d)
+		}
+		for _, d := range stated {
+			if c, ok := confirmed[d.Digest]; ok {
+				d = c
 			}
-			if platform.Matches(p, *d.Platform) {
-				return d, nil
-			}
-			none.Have = append(none.Have, *d.Platform)
+			all = append(all, d)
 		}
 	}
-	return v1.Descriptor{}, none
+	if len(found) > 0 && !found[0].IsIndex() && (len(here) == 0 || here[0].Platform == nil || !platform.Matches(p, *here[0].Platform)) {
+		return v1.Descriptor{}, noneOf(p, here)
+	}
+	return selectPresent(all, here, p)
 }
 
 // lookupEntries finds what a FROM names. A digest says all, whatever the

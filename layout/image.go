@@ -271,19 +271,19 @@ type PlatformInfo struct {
 	Size       int64         // bytes of these that the store has
 }
 
-// Select returns the manifest below the image that serves p best, among those
-// whose manifest and config the store has; the image itself if it is a manifest
-// that serves p, or one that states no platform. The error is a
-// [*platform.NoMatchError] with the platforms the store does have.
+// Select returns the manifest below the image that serves p best, if the store has
+// it and its config; the image itself if it is a manifest that serves p, or one that
+// states no platform. Something worse, of which the store may have more, is not the
+// answer. The error is a [*platform.NoMatchError] with the platforms the store does have.
 func (i *Image) Select(p v1.Platform) (*Image, error) {
-	found, err := i.present(context.Background())
+	all, found, err := i.present(context.Background())
 	if err != nil {
 		return nil, err
 	}
 	if !i.IsIndex() && len(found) == 1 && found[0].Platform == nil {
 		return i, nil
 	}
-	d, err := platform.Select(found, p)
+	d, err := selectPresent(all, found, p)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func (i *Image) Select(p v1.Platform) (*Image, error) {
 func (i *Image) Best() (*Image, error) { return i.best(context.Background()) }
 
 func (i *Image) best(ctx context.Context) (*Image, error) {
-	found, err := i.present(ctx)
+	_, found, err := i.present(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -308,20 +308,25 @@ func (i *Image) best(ctx context.Context) (*Image, error) {
 	return i.below(found[0]), nil
 }
 
-// present are the images below whose manifest and config the store has.
-func (i *Image) present(ctx context.Context) ([]v1.Descriptor, error) {
-	found, err := leaves(ctx, i.store.read, i.desc, true)
+// present are the images below whose manifest and config the store has, among all.
+func (i *Image) present(ctx context.Context) (all, present []v1.Descriptor, err error) {
+	all, err = leaves(ctx, i.store.read, i.desc, true)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var present []v1.Descriptor
-	for _, d := range found {
+	for _, d := range all {
 		doc, err := readDocument(ctx, i.store.read, d)
 		if err == nil && doc.config != nil && i.store.has(*doc.config) {
 			present = append(present, d)
 		}
 	}
-	return present, nil
+	return all, present, nil
+}
+
+// Whole reports whether the store has everything below the image, attestations too.
+func (i *Image) Whole() (bool, error) {
+	_, whole, err := i.store.weigh(context.Background(), i.desc)
+	return whole, err
 }
 
 // below is the image of d, a manifest below i.

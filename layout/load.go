@@ -242,7 +242,7 @@ func (a *archive) gather(ctx context.Context, l *loaded, want []v1.Platform) err
 		if err != nil {
 			return err
 		}
-		if w.keep, err = choose(a.present(ctx, all), want); err != nil {
+		if w.keep, err = choosePresent(all, a.present(ctx, all), want); err != nil {
 			return err
 		}
 	}

@@ -143,11 +143,11 @@ func (s *Store) gather(ctx context.Context, images []*Image, want []v1.Platform)
 func (s *Store) savedTree(ctx context.Context, img *Image, want []v1.Platform) (*tree, error) {
 	w := walker{read: s.read, sparse: true}
 	if len(want) > 0 {
-		present, err := img.present(ctx)
+		all, present, err := img.present(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if w.keep, err = choose(present, want); err != nil {
+		if w.keep, err = choosePresent(all, present, want); err != nil {
 			return nil, err
 		}
 	}
@@ -296,10 +296,14 @@ func (sv *saved) forDocker() *document {
 	var images []*document
 	var platforms []v1.Descriptor
 	for _, doc := range sv.tree.docs {
-		if doc.config != nil && doc.config.MediaType.IsConfig() && !platform.IsAttestation(doc.desc) {
-			images = append(images, doc)
-			platforms = append(platforms, doc.desc)
+		if doc.config == nil || !doc.config.MediaType.IsConfig() || platform.IsAttestation(doc.desc) {
+			continue
 		}
+		d := doc.desc
+		if sv.img.store != nil {
+			d, _ = withPlatformOf(context.Background(), sv.img.store.read, doc) // a config that can't be read tells none
+		}
+		images, platforms = append(images, doc), append(platforms, d)
 	}
 	if best, err := platform.Select(platforms, v1.Platform{OS: "linux", Architecture: "amd64"}); err == nil {
 		i := slices.IndexFunc(images, func(doc *document) bool { return doc.desc.Digest == best.Digest })

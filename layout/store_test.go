@@ -264,7 +264,7 @@ func TestLookupNeverAnswersWithAnotherPlatform(t *testing.T) {
 		{"alpine@" + digest(t, images[2]).String(), "arm64", images[2]},
 		{"one", "linux/arm/v6", single},
 		{"alpine:3.20", "linux/arm/v6", nil},
-		{"alpine:3.20", "linux/arm/v8", nil},
+		{"alpine:3.20", "linux/arm/v8", images[1]}, // as a registry would answer
 		{"alpine:3.20", "s390x", nil},
 		{"alpine:3.20", "windows/amd64", nil},
 		{"alpine@" + digest(t, images[2]).String(), "amd64", nil},

@@ -58,13 +58,18 @@ type descriptor struct {
 	ArtifactType string            `json:"artifactType"`
 }
 
-// as leaves a digest empty that is none, which checkDescriptor refuses.
+// as leaves a digest empty that is none, which checkDescriptor refuses, and a platform
+// that says nothing out.
 func (d *descriptor) as() v1.Descriptor {
 	h, _ := v1.NewHash(d.Digest)
-	return v1.Descriptor{
+	out := v1.Descriptor{
 		MediaType: d.MediaType, Size: d.Size, Digest: h, Data: d.Data, URLs: d.URLs,
 		Annotations: d.Annotations, Platform: d.Platform, ArtifactType: d.ArtifactType,
 	}
+	if p := d.Platform; p != nil && p.OS == "" && p.Architecture == "" {
+		out.Platform = nil
+	}
+	return out
 }
 
 // asDescriptors keeps apart what is empty and what isn't there.
@@ -323,9 +328,10 @@ func withPlatformOf(ctx context.Context, read reader, doc *document) (v1.Descrip
 	return d, err
 }
 
-// configPlatform is nil for a config that names no system: artifacts have such.
+// configPlatform is nil for a config that names no architecture: artifacts have such.
+// What names one alone is for linux, as docker has it.
 func configPlatform(c *v1.ConfigFile) *v1.Platform {
-	if c.OS == "" || c.Architecture == "" {
+	if c.Architecture == "" {
 		return nil
 	}
 	p := platform.Normalize(v1.Platform{
@@ -343,17 +349,40 @@ func parseConfig(d v1.Descriptor, raw []byte) (*v1.ConfigFile, error) {
 	return &c, nil
 }
 
+// selectPresent is platform.Select among those of all that are present. An older variant
+// is no answer where there is a better one that is not here: that is what a registry
+// would give.
+func selectPresent(all, present []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
+	best, err := platform.Select(all, want)
+	if err != nil {
+		return platform.Select(present, want)
+	}
+	d, err := platform.Select(present, want)
+	if err != nil {
+		return d, err
+	}
+	if platform.Normalize(*d.Platform).Variant != platform.Normalize(*best.Platform).Variant {
+		return v1.Descriptor{}, noneOf(want, present)
+	}
+	return d, nil
+}
+
 // choose returns the images among the leaves that serve the platforms wanted,
 // by digest. Every platform must be served. A single image that states no
 // platform serves all.
 func choose(from []v1.Descriptor, want []v1.Platform) (map[v1.Hash]bool, error) {
+	return choosePresent(from, from, want)
+}
+
+// choosePresent is choose where only some of the leaves are at hand.
+func choosePresent(all, from []v1.Descriptor, want []v1.Platform) (map[v1.Hash]bool, error) {
 	keep := map[v1.Hash]bool{}
 	if len(from) == 1 && from[0].Platform == nil {
 		keep[from[0].Digest] = true
 		return keep, nil
 	}
 	for _, p := range want {
-		d, err := platform.Select(from, p)
+		d, err := selectPresent(all, from, p)
 		if err != nil {
 			return nil, err
 		}

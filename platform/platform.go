@@ -11,9 +11,8 @@ package platform
 
 import (
 	"fmt"
-	"runtime"
+	"regexp"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -42,21 +41,36 @@ func (e *NoMatchError) Error() string {
 	return fmt.Sprintf("no manifest for %s (there is %s)", Format(e.Want), strings.Join(have, ", "))
 }
 
-// Parse reads "os/arch[/variant]" or "arch" and returns it normalised. A missing
-// operating system is linux; a missing architecture is this machine's.
+// Parse reads "os/arch[/variant]", "arch[/variant]" or "os", and returns it normalised.
+// The system may have a version and features in brackets, as containerd writes them:
+// "windows(10.0.20348)/amd64", "linux(+erofs)/amd64". A missing operating system is
+// linux; a missing architecture is this machine's. Architectures may be spelled as the
+// image specification, uname -m or Debian do.
 func Parse(s string) (v1.Platform, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
 		return v1.Platform{}, fmt.Errorf("empty platform")
 	}
-	p, err := platforms.Parse(s)
-	if err != nil {
+	text := withSystem(s)
+	p, err := platforms.Parse(text)
+	if err != nil || !systemWords.MatchString(p.OSVersion+strings.Join(p.OSFeatures, "")) {
 		return v1.Platform{}, fmt.Errorf("invalid platform %q: want OS/ARCH[/VARIANT], as linux/arm64", s)
 	}
-	if !strings.Contains(s, "/") && p.OS == runtime.GOOS && p.OS != s {
-		p.OS = "linux" // only an architecture was given; images are for linux, whatever runs wherry
+	return Normalize(fromOCI(p)), nil
+}
+
+// systemWords are what can be written of a version or a feature, and read again.
+var systemWords = regexp.MustCompile(`^[A-Za-z0-9_.%+()/-]*$`)
+
+// withSystem puts linux in front of what begins with an architecture: images are for
+// linux, whatever runs wherry.
+func withSystem(s string) string {
+	first, _, _ := strings.Cut(s, "/")
+	arch, _ := spelled(first, "")
+	if _, isSystem := known()[strings.ToLower(first)]; isSystem || !isArchitecture(arch) {
+		return s
 	}
-	return fromOCI(platforms.Normalize(p)), nil
+	return "linux/" + s
 }
 
 // ParseAll parses a list whose elements may themselves be separated by commas,
@@ -85,55 +99,33 @@ func Default() v1.Platform {
 }
 
 // Normalize returns p with the field's standard spellings: amd64 for x86_64,
-// arm64 without the redundant v8, arm with v7 where no variant is given.
+// arm64 without the redundant v8, arm with v7 where no variant is given. What has an
+// architecture alone is for linux; what has neither stays nothing.
 func Normalize(p v1.Platform) v1.Platform {
+	if p.OS == "" && p.Architecture == "" {
+		return v1.Platform{}
+	}
+	if p.OS == "" {
+		p.OS = "linux"
+	}
+	p.Architecture, p.Variant = spelled(p.Architecture, p.Variant)
 	return fromOCI(platforms.Normalize(toOCI(p)))
 }
 
-// Format writes p as "os/arch[/variant]", normalised.
+// Format writes p as Parse reads it, normalised: "os/arch[/variant]", and where there is
+// one, with the version of the system, by which images of Windows differ. It is
+// "unknown" for what is no platform.
 func Format(p v1.Platform) string {
-	p = Normalize(p)
-	s := p.OS + "/" + p.Architecture
-	if p.Variant != "" {
-		s += "/" + p.Variant
-	}
-	return s
+	return platforms.FormatAll(toOCI(Normalize(p)))
 }
 
 // Matches reports whether an image for have is one for want: the same operating
 // system, architecture and variant after normalisation. An arm/v6 image does not
-// match arm/v7 though it would run there; [Select] is for that.
+// match arm/v7 though it would run there; [Select] is for that. Of versions and
+// features of the system it demands what containerd does: Windows images for another
+// build don't match a version, and an image that needs a feature matches none without.
 func Matches(want, have v1.Platform) bool {
-	return platforms.OnlyStrict(platforms.Normalize(toOCI(want))).Match(platforms.Normalize(toOCI(have)))
-}
-
-// Select returns the manifest of an index that serves want best: the same
-// variant, else the nearest older variant of the same architecture. It never
-// answers with another operating system or architecture, nor with an
-// attestation. Among equals the first one wins, as the image specification
-// says. The error is a [*NoMatchError].
-func Select(from []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
-	want = Normalize(want)
-	better := platforms.Only(toOCI(want))
-	var fits []v1.Descriptor
-	none := &NoMatchError{Want: want}
-	for _, d := range from {
-		if d.Platform == nil || IsAttestation(d) {
-			continue
-		}
-		have := Normalize(*d.Platform)
-		none.Have = append(none.Have, have)
-		if have.OS == want.OS && have.Architecture == want.Architecture && better.Match(toOCI(have)) {
-			fits = append(fits, d)
-		}
-	}
-	if len(fits) == 0 {
-		return v1.Descriptor{}, none
-	}
-	sort.SliceStable(fits, func(i, j int) bool {
-		return better.Less(toOCI(Normalize(*fits[i].Platform)), toOCI(Normalize(*fits[j].Platform)))
-	})
-	return fits[0], nil
+	return platforms.OnlyStrict(toOCI(Normalize(want))).Match(toOCI(Normalize(have)))
 }
 
 // IsAttestation reports whether d, a child of an index, speaks about an image

@@ -16,6 +16,20 @@ func TestParseNormalises(t *testing.T) {
 		"linux/amd64": "linux/amd64", "x86_64": "linux/amd64", "arm64": "linux/arm64", "aarch64": "linux/arm64",
 		"linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7", "armhf": "linux/arm/v7", "armel": "linux/arm/v6",
 		"linux/arm/v6": "linux/arm/v6", "linux/i386": "linux/386", "windows/amd64": "windows/amd64", "linux/riscv64": "linux/riscv64",
+		// An architecture alone, or with a variant, is for linux.
+		"arm64/v8": "linux/arm64", "arm/v6": "linux/arm/v6", "amd64/v3": "linux/amd64/v3", "arm": "linux/arm/v7", "s390x": "linux/s390x",
+		"AMD64": "linux/amd64", "Linux/ARM64/V8": "linux/arm64", "x86-64": "linux/amd64", "i386": "linux/386",
+		// Variants that say nothing are left out, others stay.
+		"linux/amd64/v1": "linux/amd64", "linux/amd64/v2": "linux/amd64/v2", "linux/arm64/8": "linux/arm64", "linux/arm64/v8.0": "linux/arm64",
+		"linux/arm64/v8.2": "linux/arm64/v8.2", "linux/arm64/9": "linux/arm64/v9", "linux/arm/7": "linux/arm/v7", "linux/arm/v5": "linux/arm/v5",
+		"linux/riscv64/rva22u64": "linux/riscv64/rva22u64", "linux/ppc64le/power9": "linux/ppc64le/power9",
+		// As uname -m, Debian, the psABI and Docker Hub spell them.
+		"armv7l": "linux/arm/v7", "linux/armv6l": "linux/arm/v6", "linux/armv5tel": "linux/arm/v5", "linux/armv8l": "linux/arm/v8",
+		"linux/i686": "linux/386", "linux/loongarch64": "linux/loong64", "ppc64el": "linux/ppc64le", "linux/mips64el": "linux/mips64le",
+		"linux/x86-64-v3": "linux/amd64/v3", "x86_64_v2": "linux/amd64/v2", "arm32v6": "linux/arm/v6", "arm64v8": "linux/arm64",
+		// Systems with versions and features.
+		"windows(10.0.20348.2700)/amd64": "windows(10.0.20348.2700)/amd64", "windows(10.0.17763+win32k)/amd64": "windows(10.0.17763+win32k)/amd64",
+		"linux(+b+a)/amd64": "linux(+a+b)/amd64", "macos/arm64": "darwin/arm64", "wasip1/wasm": "wasip1/wasm",
 	} {
 		p, err := platform.Parse(in)
 		if err != nil {
@@ -24,7 +38,7 @@ func TestParseNormalises(t *testing.T) {
 			t.Errorf("Parse(%q) = %s, want %s", in, got, want)
 		}
 	}
-	for _, in := range []string{"", "linux/", "a/b/c/d", "linux/amd64 x", "linux/\x1b[1m"} {
+	for _, in := range []string{"", "linux/", "a/b/c/d", "linux/amd64 x", "linux/\x1b[1m", "nonsense", "linux(/amd64", "*", "linux/*", "/", "//", "linux//v7"} {
 		if p, err := platform.Parse(in); err == nil {
 			t.Errorf("Parse(%q) = %v, want an error", in, p)
 		}

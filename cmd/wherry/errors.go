@@ -195,11 +195,21 @@ func (c *concernedError) platformHint(e *platform.NoMatchError) string {
 	case c.command == "load" || len(e.Have) == 0:
 		return ""
 	case c.command == "rmi":
-		return fmt.Sprintf("%s rmi --platform %s %s", program, platform.Format(e.Have[0]), c.operand)
+		return fmt.Sprintf("%s rmi --platform %s %s", program, quotedPlatform(e.Have[0]), c.operand)
 	case c.command == "pull", c.command == "copy":
-		return strings.TrimSpace(fmt.Sprintf("%s %s --platform %s %s %s", program, c.command, platform.Format(e.Have[0]), c.operand, map[string]string{"copy": "DST"}[c.command]))
+		return strings.TrimSpace(fmt.Sprintf("%s %s --platform %s %s %s", program, c.command, quotedPlatform(e.Have[0]), c.operand, map[string]string{"copy": "DST"}[c.command]))
 	}
-	return fmt.Sprintf("%s pull --platform %s %s", program, platform.Format(e.Want), c.operand)
+	return fmt.Sprintf("%s pull --platform %s %s", program, quotedPlatform(e.Want), c.operand)
+}
+
+// quotedPlatform is a platform as a shell takes it: one with a version has brackets, and
+// those of an image may have anything.
+func quotedPlatform(p v1.Platform) string {
+	text := platform.Format(p)
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyz0123456789/._-") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // storeHint helps where the store does not have what was asked for.
@@ -217,7 +227,7 @@ func (c *concernedError) storeHint(err error) string {
 		if e.Whole {
 			return fmt.Sprintf("%s rmi %s", program, familiarString(e.Names[0]))
 		}
-		return fmt.Sprintf("%s rmi -f --platform %s %s", program, platform.Format(e.Platform), e.Ref)
+		return fmt.Sprintf("%s rmi -f --platform %s %s", program, quotedPlatform(e.Platform), e.Ref)
 	}
 	if _, damaged := errors.AsType[*layout.DigestError](err); damaged && slices.Contains([]string{"inspect", "history", "push", "rmi", "save", "tag"}, c.command) {
 		return fmt.Sprintf("%s check --repair %s", program, c.operand)

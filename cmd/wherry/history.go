@@ -66,7 +66,7 @@ func runHistory(e *env, o historyOptions) error {
 	if err != nil {
 		return err
 	}
-	img, err := imageFinder{store: store, list: list, platform: o.Platform}.find(o.Ref)
+	img, err := imageFinder{store: store, list: list, platform: o.Platform, note: e.note}.find(o.Ref)
 	if err != nil {
 		return concerning("history", o.Ref, err)
 	}

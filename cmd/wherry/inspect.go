@@ -92,7 +92,7 @@ func runInspect(e *env, o inspectOptions) error {
 	if err != nil {
 		return err
 	}
-	finder := imageFinder{store: store, list: list, platform: o.Platform}
+	finder := imageFinder{store: store, list: list, platform: o.Platform, note: e.note}
 	var all []*inspection
 	var failed error
 	for _, ref := range o.Refs {
@@ -189,6 +189,7 @@ type imageFinder struct {
 	store    *layout.Store
 	list     []*layout.Image // all there is
 	platform string
+	note     func(msg string)
 }
 
 func (f imageFinder) find(ref string) (*found, error) {
@@ -199,6 +200,9 @@ func (f imageFinder) find(ref string) (*found, error) {
 	img := &found{id: list[0].Descriptor().Digest, entry: list[0]}
 	if f.platform == "" {
 		img.image, err = img.entry.Best()
+		if err == nil && img.entry.IsIndex() {
+			f.noteForeign(ref, img.image.Descriptor())
+		}
 		return img, err
 	}
 	p, err := platform.Parse(f.platform)
@@ -207,6 +211,15 @@ func (f imageFinder) find(ref string) (*found, error) {
 	}
 	img.image, err = img.entry.Select(p)
 	return img, err
+}
+
+// noteForeign tells that what is shown is not for this machine, though nobody has
+// asked for another.
+func (f imageFinder) noteForeign(ref string, d v1.Descriptor) {
+	own := platform.Default()
+	if _, err := platform.Select([]v1.Descriptor{d}, own); err != nil && d.Platform != nil {
+		f.note(fmt.Sprintf("the store has no %s of %s: %s is shown", platform.Format(own), ref, printable(platform.Format(*d.Platform))))
+	}
 }
 
 func (f imageFinder) inspect(ref string) (*inspection, error) {

@@ -136,7 +136,7 @@ func (p *puller) tags(ctx context.Context, repo reference.Named) ([]reference.Na
 }
 
 // pull brings one name into the store and says so in docker's words.
-func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
+func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 	img, err := p.client.Get(ctx, ref)
 	if err != nil {
 		return err
@@ -145,13 +145,16 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
 	p.header = append(p.header, fmt.Sprintf("%s: Pulling from %s", tagOrDigest(ref), reference.FamiliarName(ref)))
 	show := newProgress(p.env, p.quiet, pullWords, p.header...)
 	p.header = nil
-	_, err = p.store.Put(ctx, img, layout.PutOptions{
+	kept, err := p.store.Put(ctx, img, layout.PutOptions{
 		Names:     []string{ref.String()},
 		Platforms: p.platforms.of(img.Descriptor()),
 		Progress:  show.update,
 	})
 	show.close()
 	if err != nil {
+		return err
+	}
+	if err := p.noteForeign(kept); err != nil {
 		return err
 	}
 	if !p.quiet {
@@ -162,6 +165,23 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (err error) {
 		fmt.Fprintf(&p.env.Out, "Digest: %s\nStatus: %s %s\n", img.Descriptor().Digest, status, reference.FamiliarString(ref))
 	}
 	fmt.Fprintln(&p.env.Out, ref.String())
+	return nil
+}
+
+// noteForeign tells that an image which is for one platform alone is not for this
+// machine, where nobody has asked for it.
+func (p *puller) noteForeign(img *layout.Image) error {
+	if p.platforms.explicit || img.IsIndex() {
+		return nil
+	}
+	of, err := img.Platforms()
+	if err != nil || len(of) != 1 || of[0].Platform.OS == "" {
+		return err
+	}
+	own, d := platform.Default(), v1.Descriptor{Platform: &of[0].Platform}
+	if _, err := platform.Select([]v1.Descriptor{d}, own); err != nil {
+		p.env.note(fmt.Sprintf("%s is for %s, this machine is %s", familiarString(img.Name()), printable(platform.Format(of[0].Platform)), platform.Format(own)))
+	}
 	return nil
 }
 

@@ -164,7 +164,7 @@ func toPush(img *layout.Image, o pushOptions) (src *layout.Image, note string, e
 	}
 	lacks := firstOf(platformList(missing), "its attestations")
 	return nil, "", withHint(fmt.Errorf("the store has only %s of the image, not %s", platformList(images), lacks),
-		"%s push --platform %s %s", program, platform.Format(images[0].Platform), familiarString(img.Name()))
+		"%s push --platform %s %s", program, quotedPlatform(images[0].Platform), familiarString(img.Name()))
 }
 
 // presentParts says which platforms of an index the store has and which not, and
@@ -181,17 +181,8 @@ func presentParts(img *layout.Image) (present, missing []layout.PlatformInfo, wh
 			missing = append(missing, one)
 		}
 	}
-	index, err := img.IndexManifest()
-	if err != nil {
-		return nil, nil, false, err
-	}
-	whole = len(missing) == 0
-	for _, child := range index.Manifests {
-		if _, ok := img.Path(child); !ok {
-			whole = false
-		}
-	}
-	return present, missing, whole, nil
+	whole, err = img.Whole()
+	return present, missing, whole, err
 }
 
 func platformList(images []layout.PlatformInfo) string {

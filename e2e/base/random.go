@@ -16,7 +16,7 @@ import (
 func Random(seed, layers, size int64, p v1.Platform) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err := mutate.ConfigFile(img, &v1.ConfigFile{
-		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant,
+		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion,
 		Created: v1.Time{Time: time.Unix(1750000000+seed, 0).UTC()}, RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/true"},
