@@ -1,20 +1,16 @@
 package registry
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // NoDeleteError says that a registry lets nobody delete images, or not that way.
@@ -37,7 +33,7 @@ func (e *NoDeleteError) Error() string {
 // such thing is given an empty manifest under the tag, and that is deleted: to
 // delete by digest would take all tags of the manifest away.
 func (r *Removal) Delete(ctx context.Context, done func(tag string, digest v1.Hash)) error {
-	d := &deletion{Removal: r, session: r.of.session, told: done, doomed: map[v1.Hash]bool{}, left: map[v1.Hash][]string{}}
+	d := &deletion{Removal: r, session: r.of.session, instead: replacer{session: r.of.session}, told: done, doomed: map[v1.Hash]bool{}, left: map[v1.Hash][]string{}}
 	for _, m := range r.Manifests {
 		d.doomed[m.Digest] = true
 	}
@@ -70,7 +66,7 @@ func (c *Client) Untag(ctx context.Context, ref reference.NamedTagged) error {
 	if known, err := s.deleteTag(ctx, ref.Tag()); err != nil || known {
 		return err
 	}
-	return s.replaceTag(ctx, ref.Tag())
+	return (&replacer{session: s}).untag(ctx, ref.Tag())
 }
 
 // deletion is a Removal under way.
@@ -79,6 +75,7 @@ type deletion struct {
 	session *session
 	doomed  map[v1.Hash]bool
 	noTags  atomic.Bool // the registry deletes no tags
+	instead replacer
 
 	mu   sync.Mutex
 	told func(tag string, digest v1.Hash)
@@ -116,7 +113,7 @@ func (d *deletion) untag(ctx context.Context, tag string) error {
 		d.left[holding.Descriptor.Digest] = append(d.left[holding.Descriptor.Digest], tag)
 		return nil
 	}
-	if err := d.session.replaceTag(ctx, tag); err != nil {
+	if err := d.instead.untag(ctx, tag); err != nil {
 		return err
 	}
 	d.tell(tag, v1.Hash{})
@@ -194,111 +191,6 @@ func notFoundIsFine(err error) error {
 		return nil
 	}
 	return err
-}
-
-// replaceTag has the tag name a manifest of its own, and deletes that. Where the
-// registry does not delete it after all, the tag is what it was.
-func (s *session) replaceTag(ctx context.Context, tag string) error {
-	nothing := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
-	resp, err := s.remove(ctx, nothing.String()) // before anything is changed
-	if err != nil {
-		return err
-	}
-	if err := s.deleted(resp); err != nil {
-		return err
-	}
-	was, desc, err := s.manifest(ctx, tag, nil)
-	if err != nil {
-		return notFoundIsFine(err)
-	}
-	raw, mediaType, err := s.placeholder(ctx, tag, desc.Digest)
-	if err != nil {
-		return err
-	}
-	digest, err := hashOf("sha256", raw)
-	if err != nil {
-		return err
-	}
-	if err := s.putManifest(ctx, tag, mediaType, raw); err != nil {
-		return err
-	}
-	resp, err = s.remove(ctx, digest.String())
-	if err == nil {
-		err = s.deleted(resp)
-	}
-	if err != nil {
-		_ = s.putManifest(context.WithoutCancel(ctx), tag, desc.MediaType, was) // the first error counts
-	}
-	return err
-}
-
-// placeholder is a manifest that no other tag names: an image without layers, whose
-// config, which registries want to have, says what it is for.
-func (s *session) placeholder(ctx context.Context, tag string, instead v1.Hash) ([]byte, types.MediaType, error) {
-	config, err := json.Marshal(map[string]any{
-		"architecture": "unknown", "os": "unknown",
-		"config": map[string]any{"Labels": map[string]string{"wherry.deleted": tag + "@" + instead.String()}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{}},
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	digest, err := hashOf("sha256", config)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := s.putBlob(ctx, digest, config); err != nil {
-		return nil, "", err
-	}
-	raw, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": types.DockerManifestSchema2,
-		"config": v1.Descriptor{MediaType: types.DockerConfigJSON, Size: int64(len(config)), Digest: digest},
-		"layers": []v1.Descriptor{},
-	})
-	return raw, types.DockerManifestSchema2, err
-}
-
-// putBlob sends a small blob in one request.
-func (s *session) putBlob(ctx context.Context, digest v1.Hash, content []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.to.url(s.repo+"/blobs/uploads/").String(), http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := s.client().Do(req)
-	if err != nil {
-		return s.fault(err)
-	}
-	at, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
-	if resp.StatusCode != http.StatusAccepted || err != nil {
-		return s.refused(resp)
-	}
-	discard(resp)
-	q := at.Query()
-	q.Set("digest", digest.String())
-	at.RawQuery = q.Encode()
-	return s.put(ctx, at.String(), "application/octet-stream", content)
-}
-
-// putManifest stores a manifest under a tag or digest.
-func (s *session) putManifest(ctx context.Context, id string, mediaType types.MediaType, raw []byte) error {
-	return s.put(ctx, s.to.url(s.repo+"/manifests/"+id).String(), string(mediaType), raw)
-}
-
-func (s *session) put(ctx context.Context, address, mediaType string, content []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, address, bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", mediaType)
-	resp, err := s.client().Do(req)
-	if err != nil {
-		return s.fault(err)
-	}
-	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
-		return s.refused(resp)
-	}
-	discard(resp)
-	return nil
 }
 
 // correctLists takes what was deleted out of the indexes that stand in for the
