@@ -88,7 +88,7 @@ type details struct {
 // knows; of an index the error counts, as what it needs must be known.
 func (s *session) details(ctx context.Context, d v1.Descriptor) (*details, error) {
 	var found details
-	raw, _, err := s.manifest(ctx, d.Digest.String(), nil)
+	raw, _, err := s.manifest(ctx, d.Digest.String(), []string{string(d.MediaType)})
 	if err == nil && json.Unmarshal(raw, &found) != nil {
 		err = &FormatError{Ref: s.ref + "@" + d.Digest.String(), Why: "it is not what its media type says"}
 	}

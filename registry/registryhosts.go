@@ -68,7 +68,7 @@ func (l *lentHost) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	if err == nil && resp.StatusCode == http.StatusNotFound && r.Method == http.MethodHead {
-		resp, err = l.insteadOfHead(r, resp)
+		resp = l.insteadOfHead(r, resp)
 	}
 	switch {
 	case err != nil:
@@ -116,7 +116,7 @@ func (l *lentHost) persist(r *http.Request) (*http.Response, error) {
 
 // insteadOfHead asks by GET for a manifest that a HEAD did not find: not every
 // registry and proxy has HEAD, and not all of these say so.
-func (l *lentHost) insteadOfHead(r *http.Request, notFound *http.Response) (*http.Response, error) {
+func (l *lentHost) insteadOfHead(r *http.Request, notFound *http.Response) *http.Response {
 	get := r.Clone(r.Context())
 	get.Method = http.MethodGet
 	resp, err := l.to.base.RoundTrip(get)
@@ -124,12 +124,12 @@ func (l *lentHost) insteadOfHead(r *http.Request, notFound *http.Response) (*htt
 		if err == nil {
 			discard(resp)
 		}
-		return notFound, nil
+		return notFound
 	}
 	discard(notFound)
 	_ = resp.Body.Close() // nobody who sends HEAD reads it
 	resp.Body, resp.Request = http.NoBody, r
-	return resp, nil
+	return resp
 }
 
 // asked is the repository that r is about, and what of it: "manifests" or

@@ -75,7 +75,6 @@ func (t *taking) announced(h http.Header) {
 }
 
 // send blob d to the address of req, in the way that is known or by each in turn.
-// The first refusal is what a person should read, unless a later way was closer.
 func (u *uploads) send(req *http.Request, d v1.Descriptor) (*http.Response, error) {
 	way, works := u.to.known()
 	if way != (uploadWay{}) {
@@ -86,22 +85,34 @@ func (u *uploads) send(req *http.Request, d v1.Descriptor) (*http.Response, erro
 		return resp, err
 	}
 	for _, other := range otherWays(resp.StatusCode, d.Size, way.chunk) {
-		to, err := u.begin(req)
-		if err != nil {
+		better := u.anew(req, d, other)
+		if better == nil {
 			break
 		}
-		better, err := u.by(req, to, d, other)
-		if err != nil {
-			discard(resp)
-			return nil, err
+		if better.StatusCode/100 != 2 && resp.StatusCode == http.StatusRequestEntityTooLarge {
+			discard(better)
+			break // a limit is what a person can do something about
 		}
-		if better.StatusCode/100 == 2 {
-			discard(resp)
-			return better, nil
+		discard(resp)
+		if resp = better; resp.StatusCode/100 == 2 {
+			break
 		}
-		discard(better)
 	}
 	return resp, nil
+}
+
+// anew sends d once more, in an upload of its own: what became of the one before,
+// nobody knows. It is nil if there was no answer.
+func (u *uploads) anew(req *http.Request, d v1.Descriptor, way uploadWay) *http.Response {
+	to, err := u.begin(req)
+	if err != nil {
+		return nil
+	}
+	resp, err := u.by(req, to, d, way)
+	if err != nil {
+		return nil
+	}
+	return resp
 }
 
 func (t *taking) known() (way uploadWay, works bool) {
@@ -148,7 +159,7 @@ func (u *uploads) by(req *http.Request, to *url.URL, d v1.Descriptor, way upload
 	return resp, err
 }
 
-// begin a new upload: what became of the one before, nobody knows.
+// begin a new upload.
 func (u *uploads) begin(req *http.Request) (*url.URL, error) {
 	s := u.push.session
 	post, err := http.NewRequestWithContext(req.Context(), http.MethodPost, s.to.url(s.repo+"/blobs/uploads/").String(), http.NoBody)
