@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build"
 	"github.com/wherry-oci/wherry/layout"
@@ -75,6 +76,9 @@ func (e *env) enterBuild(ctx context.Context, isolation string, notice func(stri
 	if err != nil {
 		return buildStore{}, state, err
 	}
+	if err := tempWritable(); err != nil {
+		return buildStore{}, state, err
+	}
 	dir, err := e.storeDir()
 	if err != nil {
 		return buildStore{}, state, err
@@ -93,6 +97,15 @@ func (e *env) enterBuild(ctx context.Context, isolation string, notice func(stri
 	}
 	images, err := e.openStore()
 	return buildStore{images}, state, err
+}
+
+// tempWritable says why builds can have no temporary files here, as in a container whose root is read-only.
+func tempWritable() error {
+	dir := os.TempDir()
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return withHint(fmt.Errorf("builds need a folder for temporary files: %q: %w", dir, err), "TMPDIR=DIR %s build ...", program)
+	}
+	return nil
 }
 
 // buildStore is the image store in the words of package build.

@@ -83,6 +83,9 @@ func filesystemOf(dir string) (name string, free int64) {
 
 // findRungs tries each way to build.
 func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error) {
+	if err := tempWritable(); err != nil {
+		return buildFacts{}, err
+	}
 	rungs, err := build.Rungs(ctx, existing(storeDir))
 	if err != nil {
 		return buildFacts{}, err
