@@ -44,6 +44,9 @@ func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Ex
 		e, err = newArchiveExporter(w, sm, ociexporter.VariantDocker)
 	default:
 		e, err = w.Worker.Exporter(name, sm)
+		if err == nil && w.snapshots.aside {
+			e = &notedExporter{e, sm, w.snapshots.folders}
+		}
 		return &fileExporter{e}, err
 	}
 	return &imageExporter{Exporter: e, worker: w, toStore: name == client.ExporterImage}, err

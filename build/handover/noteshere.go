@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +23,36 @@ func (s *Snapshots) NotedAt(fd int) (uid, gid uint32, err error) {
 		return 0, 0, err
 	}
 	return uint32(noted.UID), uint32(noted.GID), nil
+}
+
+// Restore makes st, which is that of the file at path in a folder of a snapshot, what it would be were owners, modes,
+// devices and capabilities not kept aside, and takes the note out of it.
+func (s *Snapshots) Restore(path string, st *types.Stat) error {
+	if s.notes == nil {
+		return nil
+	}
+	e, err := s.lstat(path)
+	if err != nil {
+		return err
+	}
+	st.Uid, st.Gid = e.uid, e.gid
+	kind := fs.FileMode(st.Mode).Type()
+	switch e.kind() {
+	case unix.S_IFCHR:
+		kind = fs.ModeDevice | fs.ModeCharDevice
+	case unix.S_IFBLK:
+		kind = fs.ModeDevice
+	}
+	st.Mode = uint32(kind | FileMode(e.mode))
+	st.Devmajor, st.Devminor = int64(unix.Major(e.rdev)), int64(unix.Minor(e.rdev))
+	delete(st.Xattrs, noteKey)
+	if e.capability != "" {
+		if st.Xattrs == nil {
+			st.Xattrs = map[string][]byte{}
+		}
+		st.Xattrs[capabilityKey] = []byte(e.capability)
+	}
+	return nil
 }
 
 // NoteAt notes a new owner of an open file, where owners are kept aside and modes are not (Options.ModesKept). The
