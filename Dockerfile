@@ -20,7 +20,7 @@ ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH
 RUN --mount=type=bind,target=. \
     --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/root/.cache/go-build \
-    go build -trimpath -ldflags='-s -w' -o /out/wherry ./cmd/wherry
+    go build -trimpath -tags=urfave_cli_no_docs -ldflags='-s -w' -o /out/wherry ./cmd/wherry
 
 # All that the image has beside the program. Any user may write to /tmp and to
 # the home, also one that has no name; root's store is in /var/lib/wherry.

@@ -3,7 +3,8 @@
 
 export CGO_ENABLED := 0
 PREFIX ?= /usr/local
-BUILD  := go build -trimpath -ldflags='-s -w'
+# The tag leaves out what urfave/cli writes manuals with: wherry has its own.
+BUILD  := go build -trimpath -tags=urfave_cli_no_docs -ldflags='-s -w'
 TOOL   := go tool -modfile=.ci/tools.mod
 .DEFAULT_GOAL := build
 

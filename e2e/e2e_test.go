@@ -105,7 +105,7 @@ func (s *suite) wherry(ctx context.Context) error {
 	if ready := os.Getenv(binaryVariable); ready != "" {
 		return copyFile(ready, target, 0o755)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", target, "../cmd/wherry")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=urfave_cli_no_docs", "-buildvcs=false", "-ldflags=-s -w", "-o", target, "../cmd/wherry")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build wherry: %w\n%s", err, out)

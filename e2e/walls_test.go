@@ -63,7 +63,7 @@ func TestBinary(t *testing.T) {
 	file := os.Getenv(binaryVariable)
 	if file == "" {
 		file = filepath.Join(t.TempDir(), "wherry")
-		goTool(t, []string{"CGO_ENABLED=0"}, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", file, module+"/cmd/wherry")
+		goTool(t, []string{"CGO_ENABLED=0"}, "build", "-trimpath", "-tags=urfave_cli_no_docs", "-buildvcs=false", "-ldflags=-s -w", "-o", file, module+"/cmd/wherry")
 	}
 	info, err := os.Stat(file)
 	if err != nil {
