@@ -98,7 +98,7 @@ func runImagetoolsCreate(ctx context.Context, e *env, o imagetoolsCreateOptions)
 	if err := readImageSources(ctx, client, sources); err != nil {
 		return err
 	}
-	if err := j.join(sources); err != nil {
+	if err := j.join(ctx, client, sources); err != nil {
 		return err
 	}
 	if o.DryRun {
@@ -221,15 +221,20 @@ func (j *joining) push(ctx context.Context, client *registry.Client, tags []refe
 		}
 	}
 	if !isIndexType(j.desc.MediaType) {
+		src.comesFrom(root, j.only.ref)
 		if err := src.learn(j.raw, j.only.ref); err != nil {
 			return err
 		}
 	}
-	for _, tag := range tags {
+	for i, tag := range tags {
 		if !quiet {
 			j.say("pushing %s to %s", j.desc.Digest, tag)
 		}
-		if err := client.Push(ctx, tag, src); err != nil {
+		var around registry.Surroundings = &attestingArtifacts{src: src, root: root.Digest, to: tag}
+		if slices.ContainsFunc(tags[:i], func(t reference.Named) bool { return t.Name() == tag.Name() }) {
+			around = nil // they are there
+		}
+		if _, err := client.Copy(ctx, tag, src, around); err != nil {
 			return concerning("buildx imagetools create", tag.String(), err)
 		}
 	}

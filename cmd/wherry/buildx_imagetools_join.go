@@ -19,12 +19,15 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/wherry-oci/wherry/platform"
+	"github.com/wherry-oci/wherry/registry"
 )
 
 // The annotations of attestations in an index.
 const (
 	attestationType    = "vnd.docker.reference.type"
 	attestationSubject = "vnd.docker.reference.digest"
+
+	attestationManifest = "attestation-manifest" // of the type
 )
 
 // joining makes an index of sources, the very bytes that buildx v0.38 makes
@@ -41,7 +44,7 @@ type joining struct {
 	only *imageSource                   // of a copy: what is copied
 }
 
-func (j *joining) join(sources []*imageSource) error {
+func (j *joining) join(ctx context.Context, client *registry.Client, sources []*imageSource) error {
 	if len(sources) == 1 && len(j.annotations) == 0 {
 		s := sources[0]
 		isIndex := isIndexType(s.desc.MediaType)
@@ -58,7 +61,7 @@ func (j *joining) join(sources []*imageSource) error {
 			return err
 		}
 	}
-	return j.filter()
+	return j.filter(ctx, client)
 }
 
 // fits refuses a single image of another platform.
@@ -141,8 +144,8 @@ func (j *joining) encode(index ocispecs.Index) error {
 }
 
 // filter leaves the manifests for the wanted platforms, those without any, and what
-// attests to one that is left.
-func (j *joining) filter() error {
+// attests to one that is left, be it in the index or only beside it in the registry.
+func (j *joining) filter(ctx context.Context, client *registry.Client) error {
 	var index ocispecs.Index
 	if err := json.Unmarshal(j.raw, &index); err != nil {
 		return fmt.Errorf("index %s: %w", j.desc.Digest, err)
@@ -151,26 +154,32 @@ func (j *joining) filter() error {
 	for _, d := range index.Manifests {
 		about[d.Digest.String()] = d
 	}
-	var kept []ocispecs.Descriptor
+	var kept, images []ocispecs.Descriptor
+	attested := map[string]bool{}
 	for _, d := range index.Manifests {
 		subject, attests := about[d.Annotations[attestationSubject]]
-		attests = attests && d.Annotations[attestationType] == "attestation-manifest"
-		if j.wants(d.Platform) || attests && j.wants(subject.Platform) {
+		attests = attests && d.Annotations[attestationType] == attestationManifest && j.wants(subject.Platform)
+		switch {
+		case attests:
+			attested[subject.Digest.String()] = true
 			kept = append(kept, d)
+		case j.wants(d.Platform):
+			kept, images = append(kept, d), append(images, d)
 		}
+	}
+	if len(kept) == 0 {
+		return errors.New("none of the manifests match the provided platforms")
 	}
 	for _, d := range kept {
 		if j.from[d.Digest] == nil {
 			j.from[d.Digest] = j.only
 		}
 	}
-	switch len(kept) {
-	case 0:
-		return errors.New("none of the manifests match the provided platforms")
-	case len(index.Manifests):
-		return nil
+	beside, err := j.beside(ctx, client, slices.DeleteFunc(images, func(d ocispecs.Descriptor) bool { return attested[d.Digest.String()] }))
+	if err != nil || len(kept) == len(index.Manifests) && len(beside) == 0 {
+		return err
 	}
-	index.Manifests = kept
+	index.Manifests = append(kept, beside...)
 	return j.encode(index)
 }
 
