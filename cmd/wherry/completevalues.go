@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/layout"
+	"github.com/wherry-oci/wherry/registry"
 )
 
 // valueKind is what an operand or a flag's value stands for.
@@ -23,6 +25,8 @@ const (
 	fileKind     valueKind = "files"
 	folderKind   valueKind = "folders"
 	registryKind valueKind = "registries"
+	listKind     valueKind = "lists"
+	entryKind    valueKind = "entries"
 	boolKind     valueKind = "true|false"
 	// Any other is a choice of words: "bash|zsh|fish".
 )
@@ -43,8 +47,13 @@ func operandKind(usage string, n int) (kind valueKind, repeated bool) {
 		n = len(words) - 1
 	}
 	word := words[n]
-	if word == "REPOSITORY" {
+	switch strings.Trim(word, "[].") {
+	case "REPOSITORY":
 		return repoKind, repeated
+	case "INDEX", "MANIFEST_LIST":
+		return listKind, repeated
+	case "ENTRY":
+		return entryKind, repeated
 	}
 	for _, known := range []struct {
 		kind valueKind
@@ -53,7 +62,7 @@ func operandKind(usage string, n int) (kind valueKind, repeated bool) {
 		{fileKind, []string{"FILE", "file", "ARCHIVE"}},
 		{folderKind, []string{"PATH", "DIR"}},
 		{registryKind, []string{"SERVER", "REGISTRY"}},
-		{imageKind, []string{"IMAGE", "NAME", "REPO", "MANIFEST"}},
+		{imageKind, []string{"IMAGE", "NAME", "REPO", "MANIFEST", "SOURCE"}},
 	} {
 		if slices.ContainsFunc(known.in, func(part string) bool { return strings.Contains(word, part) }) {
 			return known.kind, repeated
@@ -74,6 +83,10 @@ func (c *completer) values(kind valueKind, head, typed string) completion {
 		return completion{adds: string(kind)}
 	case imageKind:
 		return c.images(head, typed)
+	case listKind:
+		return c.lists(head, typed)
+	case entryKind:
+		return c.entries(head, typed)
 	case repoKind:
 		var repos []string
 		for _, name := range c.images("", "").list {
@@ -117,6 +130,55 @@ func (c *completer) images(head, typed string) completion {
 	slices.SortFunc(found.list, func(a, b candidate) int { return strings.Compare(a.value, b.value) })
 	found.list = slices.CompactFunc(found.list, func(a, b candidate) bool { return a.value == b.value })
 	return found
+}
+
+// lists offers the names of drafts, and of images where none begins so.
+func (c *completer) lists(head, typed string) completion {
+	store := c.env.existingStore()
+	if store == nil {
+		return completion{}
+	}
+	names, _ := store.DraftNames() // without a list there are no names
+	var list []candidate
+	for _, name := range names {
+		if plainName(name) {
+			list = append(list, candidate{familiarString(name), "draft"})
+		}
+	}
+	found := offer(list, head, typed)
+	if len(found.list) == 0 {
+		return c.images(head, typed)
+	}
+	slices.SortFunc(found.list, func(a, b candidate) int { return strings.Compare(a.value, b.value) })
+	return found
+}
+
+// entries offers what is in the draft that stands before: by platform, or by what it was
+// added by.
+func (c *completer) entries(head, typed string) completion {
+	store := c.env.existingStore()
+	if store == nil || len(c.parser.operands) == 0 {
+		return completion{}
+	}
+	name, err := registry.ParseReference(c.parser.operands[0])
+	if err != nil {
+		return completion{}
+	}
+	d, err := store.Draft(context.Background(), name.String())
+	if err != nil {
+		return completion{}
+	}
+	var list []candidate
+	for _, m := range imagesIn(d.Members) {
+		from := familiarRef(m.From)
+		if on := platformText(m.Descriptor.Platform); on != "" && plainName(on) {
+			list = append(list, candidate{on, from})
+		}
+		if plainName(from) && !slices.ContainsFunc(list, func(o candidate) bool { return o.value == from }) {
+			list = append(list, candidate{from, shortID(m.Descriptor.Digest.String())})
+		}
+	}
+	return offer(list, head, typed)
 }
 
 // plainName says whether a shell takes name as it is: a layout that others wrote
