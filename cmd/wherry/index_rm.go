@@ -84,7 +84,7 @@ func toRemove(d *layout.Draft, entries []string, platforms []v1.Platform) (gone 
 	for _, typed := range entries {
 		found := membersCalled(d, typed)
 		if len(found) == 0 {
-			return nil, noEntry(d, typed)
+			return nil, noEntry(d, typed, "index")
 		}
 		for _, m := range found {
 			gone = append(gone, m.Descriptor.Digest)
@@ -93,16 +93,11 @@ func toRemove(d *layout.Draft, entries []string, platforms []v1.Platform) (gone 
 	for _, p := range platforms {
 		found := layout.MembersFor(d.Members, []v1.Platform{p})
 		if len(found) == 0 {
-			return nil, noEntry(d, platform.Format(p))
+			return nil, noEntry(d, platform.Format(p), "index")
 		}
 		for _, m := range found {
 			gone = append(gone, m.Descriptor.Digest)
 		}
 	}
 	return gone, nil
-}
-
-func noEntry(d *layout.Draft, typed string) error {
-	list := familiarRef(d.Name())
-	return withHint(fmt.Errorf("%s is not in %s", typed, list), "%s index inspect %s", program, list)
 }

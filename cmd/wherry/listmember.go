@@ -60,7 +60,16 @@ func memberOf(d *layout.Draft, typed, command string) (*layout.Member, error) {
 		return nil, withHint(fmt.Errorf("%q stands for %d manifests in %s: name one by its digest", image, len(fit), list),
 			"%s %s inspect %s", program, command, list)
 	}
+	if p, err := platform.Parse(typed); err == nil && platform.IsKnown(p.OS, p.Architecture) || isHex(typed) {
+		return nil, noEntry(d, typed, command) // no name that could be added
+	}
 	return nil, noMember(d, typed, command)
+}
+
+// noEntry is the error for a digest or a platform that is not in d.
+func noEntry(d *layout.Draft, typed, command string) error {
+	list := familiarRef(d.Name())
+	return withHint(fmt.Errorf("%s is not in %s", typed, list), "%s %s inspect %s", program, command, list)
 }
 
 // noMember is the error for a manifest that d does not have.
