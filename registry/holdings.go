@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -142,30 +141,15 @@ func (h *Holdings) grow(ctx context.Context, ds []v1.Descriptor) error {
 }
 
 // stat asks what id, a tag or a digest, stands for, by HEAD where the registry
-// answers that: some have everything not found then. The descriptor has no
-// platform.
+// answers that: some have everything not found then.
 func (s *session) stat(ctx context.Context, id string) (v1.Descriptor, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.to.url(s.repo+"/manifests/"+id).String(), nil)
-	if err != nil {
-		return v1.Descriptor{}, err
+	d, ok := s.head(ctx, id)
+	mediaType, _, _ := strings.Cut(string(d.MediaType), ";")
+	if d.MediaType = types.MediaType(mediaType); ok && isManifest(d.MediaType) {
+		return d, nil
 	}
-	req.Header.Set("Accept", acceptable())
-	resp, err := s.client().Do(req)
-	if err != nil {
-		return v1.Descriptor{}, s.fault(err)
-	}
-	digest, unnamed := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
-	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	switch {
-	case unknowable(req, resp), resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusOK && (unnamed != nil || !isManifest(types.MediaType(mediaType))):
-		discard(resp)
-		_, d, err := s.manifest(ctx, id, nil)
-		return d, err
-	case resp.StatusCode != http.StatusOK:
-		return v1.Descriptor{}, s.refused(resp)
-	}
-	discard(resp)
-	return v1.Descriptor{MediaType: types.MediaType(mediaType), Digest: digest, Size: max(resp.ContentLength, 0)}, nil
+	_, d, err := s.manifest(ctx, id, nil)
+	return d, err
 }
 
 // each calls do for 0 to n-1, some at a time. The first error ends the others.
