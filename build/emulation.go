@@ -94,7 +94,10 @@ func emulatorDirs(r Request) []string {
 		given = []string{r.EmulatorDir}
 	}
 	for _, p := range r.Platforms {
-		if path, err := platform.FindEmulator(p.Architecture, given...); err == nil && p.Architecture != runtime.GOARCH {
+		if p.Architecture == runtime.GOARCH {
+			continue
+		}
+		if path, err := platform.FindEmulator(p.Architecture, given...); err == nil {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}

@@ -42,6 +42,10 @@ func TestMain(m *testing.M) {
 		runWithoutUserNamespaces(os.Args[1:])
 	case noMounts:
 		runWithoutMounts(os.Args[1:])
+	case otherMachine:
+		runOnMachine(os.Args[1:])
+	case insideMachine:
+		beMachine(os.Args[1:])
 	}
 	os.Exit(m.Run())
 }
@@ -87,7 +91,7 @@ func newSuite(ctx context.Context) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{noUserNamespaces, noMounts} {
+	for _, name := range []string{noUserNamespaces, noMounts, otherMachine} {
 		if err := copyFile(self, filepath.Join(s.bin(), name), 0o755); err != nil {
 			return nil, err
 		}

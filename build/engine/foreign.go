@@ -37,6 +37,7 @@ const buildkitEmulator = "/dev/.buildkit_qemu_emulator"
 type foreignSteps struct {
 	frontend.Frontend
 	emulation *Emulation
+	inside    bool // it is no image, and so can be asked without anything being pulled or run
 }
 
 func (f foreignSteps) Solve(ctx context.Context, llb frontend.FrontendLLBBridge, exec executor.Executor, opt map[string]string, inputs map[string]*pb.Definition, sid string, sm *session.Manager) (*frontend.Result, error) {
@@ -44,7 +45,7 @@ func (f foreignSteps) Solve(ctx context.Context, llb frontend.FrontendLLBBridge,
 	dirs := own[AttrEmulators]
 	delete(own, AttrEmulators)
 	steps := noSteps{f.Frontend, func(opt map[string]string) (refusal, bool) {
-		return f.emulation.refusal(dirs), f.impossible(ctx, opt["platform"], dirs)
+		return f.emulation.refusal(dirs), f.inside && f.impossible(ctx, opt["platform"], dirs)
 	}}
 	return steps.Solve(ctx, describingBridge{llb, dirs}, exec, own, inputs, sid, sm)
 }

@@ -31,8 +31,8 @@ func frontends(workers *worker.Controller, emulation *Emulation) (dockerfileFron
 	if err != nil {
 		return nil, nil, err
 	}
-	own := foreignSteps{tellingFrontend{builtin}, emulation}
-	return own, &syntaxGateway{builtin: own, images: foreignSteps{tellingFrontend{images}, emulation}}, nil
+	own := foreignSteps{Frontend: tellingFrontend{builtin}, emulation: emulation, inside: true}
+	return own, &syntaxGateway{builtin: own, images: foreignSteps{Frontend: tellingFrontend{images}, emulation: emulation}}, nil
 }
 
 // syntaxGateway answers "# syntax=docker/dockerfile:..." with the built-in

@@ -80,6 +80,7 @@ func TestFormats(t *testing.T) {
 		{name: "no mount", script: "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null || echo refused", want: "refused"},
 		{name: "root's capabilities", script: "grep -E 'Cap(Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f2", want: "00000000a80425fb 00000000a80425fb 00000000a80425fb 0000000000000000"},
 		{name: "filtered", script: "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | cut -f2", want: "0 2"},
+		{name: "no other files", script: "ls /proc/self/fd", want: "0 1 2 3"}, // 3 is ls's own
 		{name: "first process", script: "echo $$", want: "1"},
 		{name: "owners", script: "touch /f; chown 1000:1001 /f; chmod 4755 /f; stat -c '%u %g %a' /f; rm /f", want: "1000 1001 4755", ids: true},
 		{name: "devices", script: "head -c3 /dev/zero | od -An -tx1; echo x > /dev/null; ls -d /dev/pts/ptmx /dev/shm /dev/mqueue", want: "00 00 00 /dev/mqueue /dev/pts/ptmx /dev/shm"},
