@@ -90,13 +90,17 @@ func (e *RateLimitError) Error() string {
 	return withMessage(s, e.Message)
 }
 
-// DigestError says that a registry sent other bytes than the digest names.
+// DigestError says that a registry, or another source of what was pushed, has
+// other bytes than the digest names.
 type DigestError struct {
-	Host      string
+	Host      string // "": the source is no registry
 	Want, Got v1.Hash
 }
 
 func (e *DigestError) Error() string {
+	if e.Host == "" {
+		return fmt.Sprintf("wrong bytes for %s: their digest is %s", e.Want, e.Got)
+	}
 	return fmt.Sprintf("registry %s sent wrong bytes for %s: their digest is %s", e.Host, e.Want, e.Got)
 }
 

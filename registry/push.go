@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path"
 	"strings"
@@ -49,6 +52,9 @@ func (c *Client) Push(ctx context.Context, ref reference.Named, src Source) erro
 	if err := p.run(ctx, ref); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if wrong := p.blame(ctx); wrong != nil {
+			return wrong
 		}
 		return p.fault(err)
 	}
@@ -106,6 +112,7 @@ type push struct {
 	mu        sync.Mutex
 	notBefore time.Time // the registry wants to be left alone until then
 	broken    error     // the source's first error
+	refused   string    // the digest of the first blob that the registry did not find in what it got
 }
 
 func (p *push) run(ctx context.Context, ref reference.Named) error {
@@ -175,7 +182,41 @@ func (p *push) observe(req *http.Request, resp *http.Response) {
 		p.exists(req.URL.Query().Get("mount"))
 	case req.Method == http.MethodPut && resp.StatusCode == http.StatusCreated && req.URL.Query().Has("digest"):
 		p.held.Store(heldBlob{p.session.to, req.URL.Query().Get("digest")}, p.session.repo)
+	case resp.StatusCode == http.StatusBadRequest && req.URL.Query().Has("digest"):
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refused = cmp.Or(p.refused, req.URL.Query().Get("digest"))
 	}
+}
+
+// blame finds out whether the source has other bytes than a blob that was refused.
+// Every registry verifies what it is sent; nothing is hashed twice unless one
+// complains. It is nil if the source is right, or can't be read any more.
+func (p *push) blame(ctx context.Context) error {
+	p.mu.Lock()
+	d, ok := p.blobs.Load(p.refused)
+	p.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	want := d.(v1.Descriptor)
+	r, err := p.open(ctx, want)
+	if err != nil {
+		return nil //nolint:nilerr // what the registry says is told anyway
+	}
+	defer r.Close()
+	h, err := v1.Hasher(want.Digest.Algorithm)
+	if err != nil {
+		return nil //nolint:nilerr // as above
+	}
+	if _, err := io.Copy(h, io.LimitReader(r, want.Size+1)); err != nil {
+		return nil //nolint:nilerr // as above
+	}
+	got := v1.Hash{Algorithm: want.Digest.Algorithm, Hex: hex.EncodeToString(h.Sum(nil))}
+	if got == want.Digest {
+		return nil
+	}
+	return &DigestError{Host: sourceHost(p.source), Want: want.Digest, Got: got}
 }
 
 // heldBlob is one of those that a registry is known to have: by who pushed it, or

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/distribution/reference"
@@ -86,46 +85,18 @@ func (r *limitedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checked is a Source whose blobs end with an error where they are not what their
-// digest says, before the last byte: so that who is to blame is named, not the
-// registry that finds it out.
-type checked struct {
-	passing
-	wrong func(want, got v1.Hash) error
-}
-
-// Open implements [Source].
-func (c *checked) Open(ctx context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, error) {
-	r, err := c.Source.Open(ctx, d, offset)
-	if err != nil || offset > 0 || d.Size == 0 {
-		return r, err
+// sourceHost is the registry that src reads from, "" for anything else.
+func sourceHost(src Source) string {
+	for {
+		switch s := src.(type) {
+		case *rooted:
+			src = s.Source
+		case *limited:
+			src = s.Source
+		case *Image:
+			return reference.Domain(s.ref)
+		default:
+			return ""
+		}
 	}
-	h, err := v1.Hasher(d.Digest.Algorithm)
-	if err != nil {
-		_ = r.Close() // nothing of it is used
-		return nil, err
-	}
-	return &checkedReader{ReadCloser: r, hash: h, left: d.Size, want: d.Digest, wrong: c.wrong}, nil
-}
-
-type checkedReader struct {
-	io.ReadCloser
-	hash  hash.Hash
-	left  int64
-	want  v1.Hash
-	wrong func(want, got v1.Hash) error
-}
-
-// Read implements [io.Reader].
-func (r *checkedReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	r.hash.Write(p[:n]) // a hash never fails to write
-	if r.left -= int64(n); r.left > 0 || n == 0 {
-		return n, err
-	}
-	got := v1.Hash{Algorithm: r.want.Algorithm, Hex: fmt.Sprintf("%x", r.hash.Sum(nil))}
-	if got != r.want {
-		return 0, r.wrong(r.want, got)
-	}
-	return n, err
 }

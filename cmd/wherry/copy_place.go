@@ -55,7 +55,7 @@ func (e *env) parsePlace(typed string) (place, error) {
 	case "ocidir", "oci-dir":
 		return place{}, withHint(fmt.Errorf("%q: a layout is spelled differently", typed), "%s copy oci:%s ...", program, strings.TrimPrefix(rest, "//"))
 	case "containers-storage", "docker-daemon", "dir":
-		return place{}, fmt.Errorf("%q: there are docker://, oci:, oci-archive:, docker-archive:, store: and plain names, no %s:", typed, scheme)
+		return place{}, fmt.Errorf("%q: no %s: is known, but docker://, oci:, oci-archive:, docker-archive: and store:, and plain names", typed, scheme)
 	}
 	return p.inRegistry(typed)
 }

@@ -222,10 +222,10 @@ func (t *layoutTarget) Has(_ context.Context, name string, as place, digest v1.H
 		return false
 	}
 	if !found[0].IsIndex() {
-		all, err := found[0].Platforms()
+		all, err := found[0].Platforms() //nolint:contextcheck // reads local files only
 		return err == nil && len(all) == 1 && all[0].Present
 	}
-	_, _, whole, err := presentParts(found[0])
+	_, _, whole, err := presentParts(found[0]) //nolint:contextcheck // reads local files only
 	return err == nil && whole
 }
 

@@ -232,6 +232,9 @@ func (c *concernedError) storeHint(err error) string {
 	if _, damaged := errors.AsType[*layout.DigestError](err); damaged && slices.Contains([]string{"inspect", "history", "push", "rmi", "save", "tag"}, c.command) {
 		return fmt.Sprintf("%s check --repair %s", program, c.operand)
 	}
+	if e, wrong := errors.AsType[*registry.DigestError](err); wrong && e.Host == "" && c.command == "push" {
+		return fmt.Sprintf("%s check --repair %s", program, c.operand)
+	}
 	_, missing := errors.AsType[*layout.MissingError](err)
 	_, unknown := errors.AsType[*layout.NotFoundError](err)
 	if !missing && !unknown || c.command == "copy" && !strings.HasPrefix(c.operand, "store:") {

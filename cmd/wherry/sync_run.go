@@ -130,7 +130,7 @@ func (s *syncRun) expand(ctx context.Context, e *syncEntry) ([]*syncImage, error
 // repositories of a registry that fit.
 func (s *syncRun) repositories(ctx context.Context, e *syncEntry) ([]string, error) {
 	if e.from == dockerHub {
-		return nil, errors.New("Docker Hub does not list its repositories: name them")
+		return nil, errors.New("the repositories of Docker Hub are not listed: name them")
 	}
 	found, err := s.client.Search(ctx, e.from, "", maxSyncRepositories)
 	if err != nil {

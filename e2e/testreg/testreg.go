@@ -58,7 +58,7 @@ type Registry struct {
 // say otherwise, until Close.
 func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
-	var store http.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(!o.NoReferrers))
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(!o.NoReferrers))
 	if o.Behind != "" {
 		store = behind(o.Behind)
 	}
