@@ -36,7 +36,7 @@ func Export(ctx context.Context, w io.Writer, images []Exported, o SaveOptions) 
 	if err != nil {
 		return err
 	}
-	if err := savedIndexes(t, all); err != nil {
+	if err := savedIndexes(ctx, t, all); err != nil {
 		return err
 	}
 	t.dir(blobsDir)

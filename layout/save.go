@@ -69,7 +69,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 	if err != nil {
 		return err
 	}
-	if err := savedIndexes(t, all); err != nil {
+	if err := savedIndexes(ctx, t, all); err != nil {
 		return err
 	}
 	t.dir(blobsDir)
@@ -85,12 +85,12 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []*Image, o SaveOp
 }
 
 // savedIndexes writes what says which images there are.
-func savedIndexes(t *tarWriter, all []saved) error {
+func savedIndexes(ctx context.Context, t *tarWriter, all []saved) error {
 	oci, err := savedIndex(all)
 	if err != nil {
 		return err
 	}
-	docker, err := savedDocker(all)
+	docker, err := savedDocker(ctx, all)
 	if err != nil {
 		return err
 	}
@@ -262,11 +262,11 @@ func savedIndex(all []saved) ([]byte, error) {
 
 // savedDocker is docker's manifest.json, nil if nothing in the archive is an
 // image that docker knows.
-func savedDocker(all []saved) ([]byte, error) {
+func savedDocker(ctx context.Context, all []saved) ([]byte, error) {
 	var items []*dockerItem
 	byConfig := map[string]*dockerItem{}
 	for _, sv := range all {
-		doc := sv.forDocker()
+		doc := sv.forDocker(ctx)
 		if doc == nil {
 			continue
 		}
@@ -292,7 +292,7 @@ func savedDocker(all []saved) ([]byte, error) {
 
 // forDocker is the manifest that manifest.json describes: the one for linux/amd64
 // if it is there, else the first; nil for an artifact.
-func (sv *saved) forDocker() *document {
+func (sv *saved) forDocker(ctx context.Context) *document {
 	var images []*document
 	var platforms []v1.Descriptor
 	for _, doc := range sv.tree.docs {
@@ -301,7 +301,7 @@ func (sv *saved) forDocker() *document {
 		}
 		d := doc.desc
 		if sv.img.store != nil {
-			d, _ = withPlatformOf(context.Background(), sv.img.store.read, doc) // a config that can't be read tells none
+			d, _ = withPlatformOf(ctx, sv.img.store.read, doc) // a config that can't be read tells none
 		}
 		images, platforms = append(images, doc), append(platforms, d)
 	}

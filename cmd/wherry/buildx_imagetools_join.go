@@ -179,7 +179,7 @@ func (j *joining) filter(ctx context.Context, client *registry.Client) error {
 	if err != nil || len(kept) == len(index.Manifests) && len(beside) == 0 {
 		return err
 	}
-	index.Manifests = append(kept, beside...)
+	index.Manifests = slices.Concat(kept, beside)
 	return j.encode(index)
 }
 

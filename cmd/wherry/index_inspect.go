@@ -124,7 +124,7 @@ func viewIndex(ctx context.Context, e *env, o indexInspectOptions) (*indexView, 
 		return nil, err
 	}
 	if found, err := store.Find(o.Index); err == nil {
-		raw, err := found[0].RawManifest()
+		raw, err := found[0].RawManifest() //nolint:contextcheck // reads a local file
 		if err != nil {
 			return nil, err
 		}

@@ -61,7 +61,7 @@ func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member,
 	stored, storeErr := f.store.Find(typed)
 	if _, pinned := ref.(reference.Digested); pinned && storeErr == nil {
 		if found, missing, err := stored[0].Members(ctx, ref.String(), digestedBy(ref)); err == nil && len(missing) == 0 && len(found) > 0 {
-			raw, err := stored[0].RawManifest()
+			raw, err := stored[0].RawManifest() //nolint:contextcheck // reads a local file
 			return found, raw, err // a registry can't have anything else
 		}
 	}
@@ -133,7 +133,7 @@ func (f *memberFinder) inStore(ctx context.Context, typed string, ref reference.
 		}
 		f.env.say("note: the store does not have all of %s: left out %s", typed, strings.Join(names, ", "))
 	}
-	raw, err := img.RawManifest()
+	raw, err := img.RawManifest() //nolint:contextcheck // reads a local file
 	return found, raw, err
 }
 

@@ -154,7 +154,7 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) error {
 	if err != nil {
 		return err
 	}
-	if err := p.noteForeign(kept); err != nil {
+	if err := p.noteForeign(kept); err != nil { //nolint:contextcheck // reads a local files
 		return err
 	}
 	if !p.quiet {
