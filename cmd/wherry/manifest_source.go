@@ -62,7 +62,7 @@ func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member,
 	if _, pinned := ref.(reference.Digested); pinned && storeErr == nil {
 		if found, missing, err := stored[0].Members(ctx, ref.String(), digestedBy(ref)); err == nil && len(missing) == 0 && len(found) > 0 {
 			raw, err := stored[0].RawManifest() //nolint:contextcheck // reads a local file
-			return found, raw, err // a registry can't have anything else
+			return found, raw, err              // a registry can't have anything else
 		}
 	}
 	remote, err := f.client.Get(ctx, ref)
