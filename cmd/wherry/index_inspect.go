@@ -223,18 +223,27 @@ func (v *indexView) write(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	table := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
-	source := ""
-	if v.From == "draft" {
-		source = "\tSOURCE"
+	return v.writeTable(w)
+}
+
+// writeTable lists the manifests, in columns of which those without content are left out.
+func (v *indexView) writeTable(w io.Writer) error {
+	columns := []string{"PLATFORM", "DIGEST"}
+	if slices.ContainsFunc(v.Manifests, func(m indexEntry) bool { return m.notes() != "" }) {
+		columns = append(columns, "NOTES")
 	}
-	fmt.Fprintf(table, "PLATFORM\tDIGEST\tNOTES%s\n", source)
+	if v.From == "draft" {
+		columns = append(columns, "SOURCE")
+	}
+	table := tabwriter.NewWriter(w, 10, 1, 3, ' ', 0)
+	fmt.Fprintln(table, strings.Join(columns, "\t"))
 	for _, m := range v.Manifests {
-		fmt.Fprintf(table, "%s\t%s\t%s", m.kind(), m.Digest, m.notes())
-		if source != "" {
-			fmt.Fprintf(table, "\t%s", printable(m.Source))
+		cells := map[string]string{"PLATFORM": m.kind(), "DIGEST": m.Digest, "NOTES": m.notes(), "SOURCE": printable(m.Source)}
+		row := make([]string, len(columns))
+		for i, c := range columns {
+			row[i] = cells[c]
 		}
-		fmt.Fprintln(table)
+		fmt.Fprintln(table, strings.Join(row, "\t"))
 	}
 	return table.Flush()
 }
