@@ -136,7 +136,7 @@ func (s *imageSource) findPlatform(ctx context.Context) error {
 		return err
 	}
 	var c ocispecs.Platform
-	if err := readJSON(ctx, s.image, manifest.Config, &c); err != nil {
+	if err := readJSON(ctx, s.image, manifest.Config, maxConfig, &c); err != nil {
 		return err
 	}
 	c = normalized(c)
@@ -148,13 +148,15 @@ func (s *imageSource) findPlatform(ctx context.Context) error {
 	return nil
 }
 
-// maxConfig bounds a config or an attestation that a registry sends, in bytes: an SBOM
-// may be long.
-const maxConfig = 64 << 20
+// Bounds on what a registry sends, in bytes: an SBOM may be long.
+const (
+	maxConfig      = 16 << 20
+	maxAttestation = 64 << 20
+)
 
-// readJSON reads a blob into v, verified.
-func readJSON(ctx context.Context, img *registry.Image, d v1.Descriptor, v any) error {
-	raw, err := readBlob(ctx, img, d)
+// readJSON reads a blob of at most limit bytes into v, verified.
+func readJSON(ctx context.Context, img *registry.Image, d v1.Descriptor, limit int64, v any) error {
+	raw, err := readBlob(ctx, img, d, limit)
 	if err == nil {
 		err = json.Unmarshal(raw, v)
 	}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,6 +42,7 @@ type imagetoolsLoad struct {
 	about   map[string][]ocispecs.Manifest // digest of an image to what attests to it
 	configs map[string]*ocispecs.Image     // by platform
 	failed  error                          // of what a template asked for
+	count   atomic.Int64                   // manifests that there are to read
 }
 
 // loadedManifest is a manifest that was read.
@@ -87,11 +89,11 @@ func (l *imagetoolsLoad) fetch(ctx context.Context, d v1.Descriptor, depth int) 
 		return nil, nil
 	}
 	var index v1.IndexManifest
-	if err := readJSON(ctx, l.image, d, &index); err != nil {
+	if err := readJSON(ctx, l.image, d, maxManifest, &index); err != nil {
 		return nil, err
 	}
-	if len(index.Manifests) > maxInIndex {
-		return nil, fmt.Errorf("index %s: more than %d manifests", d.Digest, maxInIndex)
+	if l.count.Add(int64(len(index.Manifests))) > maxInIndex {
+		return nil, fmt.Errorf("more than %d manifests in the index", maxInIndex)
 	}
 	below := make([][]loadedManifest, len(index.Manifests))
 	g, ctx := errgroup.WithContext(ctx)
@@ -108,7 +110,7 @@ func (l *imagetoolsLoad) fetch(ctx context.Context, d v1.Descriptor, depth int) 
 
 func (l *imagetoolsLoad) manifest(ctx context.Context, d v1.Descriptor) (loadedManifest, error) {
 	m := loadedManifest{desc: d}
-	if err := readJSON(ctx, l.image, d, &m.manifest); err != nil {
+	if err := readJSON(ctx, l.image, d, maxManifest, &m.manifest); err != nil {
 		return m, err
 	}
 	if m.about = firstOf(d.Annotations["com.docker.reference.digest"], d.Annotations[attestationSubject]); m.about != "" {
@@ -116,7 +118,7 @@ func (l *imagetoolsLoad) manifest(ctx context.Context, d v1.Descriptor) (loadedM
 	}
 	config, err := v1Descriptor(m.manifest.Config)
 	if err == nil {
-		err = readJSON(ctx, l.image, config, &m.config)
+		err = readJSON(ctx, l.image, config, maxConfig, &m.config)
 	}
 	if d.Platform != nil {
 		m.platform = *ociPlatform(d.Platform)
@@ -235,7 +237,7 @@ func (l *imagetoolsLoad) predicate(layer ocispecs.Descriptor) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := readBlob(l.ctx, l.image, d)
+	raw, err := readBlob(l.ctx, l.image, d, maxAttestation)
 	if err == nil && layer.MediaType != inTotoStatement {
 		raw, err = unwrapped(raw)
 	}

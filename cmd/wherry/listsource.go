@@ -157,10 +157,11 @@ func elsewhere(members []layout.Member, list reference.Named) []reference.Canoni
 	return pushed
 }
 
-// readBlob reads a manifest, a config or an attestation, and verifies it.
-func readBlob(ctx context.Context, src registry.Source, d v1.Descriptor) (raw []byte, err error) {
-	if d.Size > maxConfig {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", d.Digest, d.Size, maxConfig)
+// readBlob reads a manifest, a config or an attestation of at most limit bytes, and
+// verifies it.
+func readBlob(ctx context.Context, src registry.Source, d v1.Descriptor, limit int64) (raw []byte, err error) {
+	if d.Size > limit {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", d.Digest, d.Size, limit)
 	}
 	r, err := src.Open(ctx, d, 0)
 	if err != nil {
