@@ -192,3 +192,63 @@ func TestDraftByMany(t *testing.T) {
 		t.Errorf("%d members", len(d.Members))
 	}
 }
+
+// What is annotated, taken out and only passing by.
+func TestDraftsAreEdited(t *testing.T) {
+	s := open(t, t.TempDir())
+	x, images := index(t, "linux/amd64", "linux/arm64")
+	x = mutate.AppendManifests(x, mutate.IndexAddendum{Add: oci(image(t, "linux/amd64", 1, 50)), Descriptor: v1.Descriptor{
+		Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+		Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest(t, images[0]).String()},
+	}})
+	all := membersOf(t, x, "reg.corp/app:1")
+	amd64, err := platform.Parse("linux/amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if some := layout.MembersFor(all, []v1.Platform{amd64}); len(some) != 2 || some[1].Descriptor.Annotations["vnd.docker.reference.type"] == "" {
+		t.Errorf("an image and what attests to it: %+v", some)
+	}
+	_, err = s.EditDraft(t.Context(), "reg.corp/app", func(d *layout.Draft) error {
+		d.Put(all)
+		d.Note(map[string]string{"index": "1", "gone": "1"})
+		d.Note(map[string]string{"gone": ""})
+		d.Members[0].Note(map[string]string{"entry": "1"})
+		d.Put(membersOf(t, x, "reg.corp/app:1")) // again: what was noted stays
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.EditDraft(t.Context(), "reg.corp/app", func(d *layout.Draft) error {
+		if d.Members[0].Descriptor.Annotations["entry"] != "1" || len(d.Annotations) != 1 {
+			t.Errorf("annotations: %+v, %v", d.Members[0].Descriptor, d.Annotations)
+		}
+		removed := d.Remove(func(m *layout.Member) bool { return m.Descriptor.Digest == digest(t, images[0]) })
+		if len(removed) != 2 {
+			t.Errorf("removed: %+v", removed)
+		}
+		return nil
+	})
+	if err != nil || len(d.Members) != 1 || d.Members[0].Descriptor.Digest != digest(t, images[1]) {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	before := files(t, s)
+	passing, err := s.PassingDraft("reg.corp/app", func(d *layout.Draft) error {
+		d.Put(all)
+		return nil
+	})
+	if err != nil || len(passing.Members) != 3 {
+		t.Fatalf("%+v, %v", passing, err)
+	}
+	raw, err := passing.RawManifest(t.Context())
+	if h, _, hashErr := v1.SHA256(strings.NewReader(string(raw))); err != nil || hashErr != nil || h != passing.Descriptor().Digest {
+		t.Errorf("the passing draft is %s, not %s (%v)", h, passing.Descriptor().Digest, err)
+	}
+	if now := files(t, s); !slices.Equal(now, before) {
+		t.Errorf("a passing draft leaves %q", now)
+	}
+	if names, err := s.DraftNames(); err != nil || !slices.Equal(names, []string{"reg.corp/app:latest"}) {
+		t.Errorf("drafts: %q, %v", names, err)
+	}
+}

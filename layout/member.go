@@ -287,10 +287,13 @@ func (m Member) of(ctx context.Context, read reader, doc *document, d v1.Descrip
 		return m, err
 	}
 	c, err := parseConfig(*doc.config, raw)
-	if err == nil {
-		m.Descriptor.Platform = c.Platform()
+	if err != nil {
+		return m, err
 	}
-	return m, err
+	if m.Descriptor.Platform = c.Platform(); c.OS == "" && c.Architecture != "" {
+		m.Descriptor.Platform.OS = "linux"
+	}
+	return m, nil
 }
 
 // withSubject drops attestations of what is not among the members.
