@@ -84,12 +84,13 @@ func (l *lentHost) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // persist asks again as a pull does. Containerd's own way leaves a registry that
-// says when to come back no time, and takes the page of a proxy for an answer.
+// says when to come back no time, and takes the page of a proxy for an answer. What
+// has a body is its own business, as it comes out of a pipe.
 func (l *lentHost) persist(r *http.Request) (*http.Response, error) {
 	limits := l.seen.client.limits
 	s := &session{to: l.to, limits: limits, tries: 1}
 	l.mu.Lock()
-	if l.last && (r.Method == http.MethodGet || r.Method == http.MethodHead) && time.Now().After(l.spent) {
+	if l.last && (r.Body == nil || r.Body == http.NoBody) && time.Now().After(l.spent) {
 		s.tries = limits.tries
 	}
 	l.mu.Unlock()
