@@ -55,12 +55,14 @@ type ownersServer struct {
 	owners   Owners
 	calls    map[seccomp.Call]ownersCall
 	listener int
+	waits    func(n *seccomp.Notice) bool // whether a call still waits
 }
 
 // serveOwners answers until nobody is left who could ask.
 func serveOwners(o Owners, listener *os.File) {
 	defer listener.Close()
 	s := &ownersServer{owners: o, calls: ownersCalls(), listener: int(listener.Fd())}
+	s.waits = func(n *seccomp.Notice) bool { return seccomp.Waits(s.listener, n.ID) }
 	seccomp.TakeTurns(s.listener)
 	for {
 		poll := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
@@ -87,13 +89,7 @@ var errGoOn = errors.New("go on")
 
 func (s *ownersServer) reply(n *seccomp.Notice) {
 	answer := seccomp.Reply{ID: n.ID}
-	call, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
-	err := errGoOn
-	if ok {
-		c := &ownersCaller{s: s, n: n}
-		err = call.answer(c, call)
-	}
-	switch {
+	switch err := s.answer(n); {
 	case err == nil:
 	case errors.Is(err, errGoOn):
 		answer.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
@@ -106,8 +102,14 @@ func (s *ownersServer) reply(n *seccomp.Notice) {
 	seccomp.Send(s.listener, answer)
 }
 
-// waits says whether a call still waits.
-func (s *ownersServer) waits(n *seccomp.Notice) bool { return seccomp.Waits(s.listener, n.ID) }
+// answer does what was called: nil is success, errGoOn has the kernel do it.
+func (s *ownersServer) answer(n *seccomp.Notice) error {
+	call, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
+	if !ok {
+		return errGoOn
+	}
+	return call.answer(&ownersCaller{s: s, n: n}, call)
+}
 
 // chown notes an owner. A process may give its files to ids that are not there, and its -1 keeps what is.
 func (c *ownersCaller) chown(call ownersCall) error {
