@@ -37,8 +37,8 @@ fuzz: ## every fuzz target for FUZZTIME (30s each)
 bench: build ## speed beside the peers that are installed: medians and ratios
 	go run ./e2e/bench bin/wherry
 
-bench-build: build ## a large build beside buildkitd and buildah, and an emulated one: minutes, 20 GB of TMPDIR
-	go run ./e2e/bench -only reference,emulated -runs 3 bin/wherry
+bench-build: build ## a large build beside buildkitd and buildah, an emulated one, and one with fewer privileges: minutes, 40 GB of TMPDIR
+	go run ./e2e/bench -only reference,emulated,rungs -runs 3 bin/wherry
 
 cross: ## dist/: the binaries for other systems
 	GOOS=linux GOARCH=amd64 $(BUILD) -o dist/wherry-linux-amd64 ./cmd/wherry

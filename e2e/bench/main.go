@@ -31,7 +31,7 @@ func main() {
 	}
 	runs := flag.Int("runs", 7, "how often each command runs; the median counts")
 	layout := flag.String("serve", "", "serve this OCI image layout as a registry, and do nothing else")
-	only := flag.String("only", "start,names,build,pull,copy,archives", "the parts to run, separated by commas; there are reference and emulated too")
+	only := flag.String("only", "start,names,build,pull,copy,archives", "the parts to run, separated by commas; there are reference, emulated and rungs too")
 	emulator := flag.String("machine", "", "run the arguments where this emulator is registered, or none if it is \"-\", and do nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -86,7 +86,7 @@ func run(ctx context.Context, wherry, only string, runs int) (err error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"copy", b.copies}, {"archives", b.archives}, {"reference", b.reference}, {"emulated", b.emulated},
+		{"start", b.start}, {"names", b.names}, {"build", b.cachedBuild}, {"pull", b.pulls}, {"copy", b.copies}, {"archives", b.archives}, {"reference", b.reference}, {"emulated", b.emulated}, {"rungs", b.rungCosts},
 	} {
 		if !slices.Contains(strings.Split(only, ","), part.name) {
 			continue

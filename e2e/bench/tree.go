@@ -29,7 +29,7 @@ func writeReference(dir string) error {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(referenceDockerfile), 0o600)
+	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(referenceDockerfile), 0o644) //nolint:gosec // as above
 }
 
 // tree makes the contents of files.
