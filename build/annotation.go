@@ -68,3 +68,11 @@ func annotationPlatforms(list string) ([]*ocispecs.Platform, error) {
 
 // attr is the annotation as an attribute of an exporter.
 func (a Annotation) attr() (key, value string) { return a.key.String(), a.value }
+
+// platform is the one that the annotation is for, as platform.Format has it; "": all.
+func (a Annotation) platform() string {
+	if a.key.Platform == nil {
+		return ""
+	}
+	return platforms.Format(platforms.Normalize(*a.key.Platform))
+}

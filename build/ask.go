@@ -32,6 +32,18 @@ type Answer struct {
 // Ask has the frontend answer a question about the request's Dockerfile. Nothing is
 // built, and outputs do not matter. Errors are those of [Build].
 func Ask(ctx context.Context, store Store, state State, r Request, question string) (*Answer, error) {
+	return ask(ctx, func(ctx context.Context, do job) error { return onEngine(ctx, store, state, r, do) }, r, question)
+}
+
+// AskFarm is [Ask] on a node of a farm.
+func AskFarm(ctx context.Context, store Store, state State, f Farm, r Request, question string) (*Answer, error) {
+	return ask(ctx, func(ctx context.Context, do job) error { return onAnyNode(ctx, store, state, f, r, do) }, r, question)
+}
+
+// somewhere does a job on an engine or a node.
+type somewhere func(ctx context.Context, do job) error
+
+func ask(ctx context.Context, at somewhere, r Request, question string) (*Answer, error) {
 	request, known := map[string]string{
 		AskCheck: lint.RequestLint, AskOutline: outline.RequestSubrequestsOutline, AskTargets: targets.RequestTargets,
 	}[question]
@@ -39,7 +51,7 @@ func Ask(ctx context.Context, store Store, state State, r Request, question stri
 		return nil, fmt.Errorf("no question %q: there is %s, %s and %s", question, AskCheck, AskOutline, AskTargets)
 	}
 	answer := &Answer{}
-	err := onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
+	err := at(ctx, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
 		attrs, frontend := opt.FrontendAttrs, opt.Frontend
 		attrs["requestid"] = request
 		ask := func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {

@@ -70,6 +70,10 @@ type Request struct {
 	CacheSize    int64    // bytes that the build cache may have; 0: as much as leaves a tenth of the disk, at most 20 GB, free
 	Outputs      []Output // none: the image store
 
+	// On a farm: Push has the result go to registries under its names, and Keep into the
+	// image store all the same.
+	Push, Keep bool
+
 	Keychain authn.Keychain       // credentials for FROM; nil: anonymous
 	Hosts    docker.RegistryHosts // how registries are reached; nil: each by its own name
 	// Client gets what has a URL: the Dockerfile and, by its Transport, contexts and what ADD

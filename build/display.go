@@ -39,8 +39,12 @@ func (d *display) close() error {
 // solve runs the build of a target and has its status shown. A build of its own has no
 // target's name.
 func (d *display) solve(ctx context.Context, target string, rec *recorder, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
+	return d.follow(ctx, target, newWitness(rec), run)
+}
+
+// follow is solve with a witness of the caller's.
+func (d *display) follow(ctx context.Context, target string, seen *witness, run func(chan *client.SolveStatus) (*client.SolveResponse, error)) (*client.SolveResponse, error) {
 	status := make(chan *client.SolveStatus)
-	seen := newWitness(rec)
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
@@ -52,6 +56,9 @@ func (d *display) solve(ctx context.Context, target string, rec *recorder, run f
 	res, err := run(status)
 	<-told
 	if err != nil {
+		if s := seen.stopped(); len(s.Vertexes) > 0 && seen.node != "" {
+			d.to <- s
+		}
 		return nil, explain(ctx, err, seen, d.progress)
 	}
 	return res, nil

@@ -110,7 +110,11 @@ func explain(ctx context.Context, err error, seen *witness, p Progress) error {
 		e.vertex = vertex.Vertex.Digest
 		step, e.Output = seen.step(e.vertex)
 	}
+	raw := e.Message
 	e.simplify(err, step)
+	if seen.remote && step != "" && e.Message == raw { // BuildKit's own words, whose types only the engine here knows
+		e.Message = step + ": " + raw
+	}
 	_, from := errors.AsType[*FromError](err)
 	if refused := seen.recorder.refused(); refused != nil && vertex == nil && !from { // BuildKit's own has no type
 		e.Message, e.Err = refused.Error(), refused

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/wherry-oci/wherry/build/engine"
 )
@@ -47,23 +49,36 @@ func hideCredentials(s *client.SolveStatus) {
 // witness remembers the names of the steps and the end of their output.
 type witness struct {
 	recorder *recorder
+	remote   bool   // the steps are not run by the engine of this program
+	node     string // where the steps are run, if it is one of several; else ""
 
-	mu    sync.Mutex
-	names map[string]string // by vertex digest
-	logs  map[string]*tail  // the end of the output, by vertex digest
+	mu     sync.Mutex
+	names  map[string]string                // by vertex digest
+	logs   map[string]*tail                 // the end of the output, by vertex digest
+	failed map[string]string                // what each step failed with, by its name
+	begun  map[digest.Digest]*client.Vertex // steps that have not ended
 }
 
 func newWitness(r *recorder) *witness {
-	return &witness{recorder: r, names: map[string]string{}, logs: map[string]*tail{}}
+	return &witness{recorder: r, names: map[string]string{}, logs: map[string]*tail{}, failed: map[string]string{}, begun: map[digest.Digest]*client.Vertex{}}
 }
 
 func (w *witness) add(s *client.SolveStatus) {
 	hideCredentials(s)
+	if w.node != "" {
+		onNode(w.node, s)
+	}
 	w.recorder.add(s)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, v := range s.Vertexes {
 		w.names[v.Digest.String()] = v.Name
+		if v.Error != "" {
+			w.failed[v.Name] = v.Error
+		}
+		if delete(w.begun, v.Digest); v.Started != nil && v.Completed == nil {
+			w.begun[v.Digest] = v
+		}
 	}
 	for _, l := range s.Logs {
 		key := l.Vertex.String()
@@ -72,6 +87,60 @@ func (w *witness) add(s *client.SolveStatus) {
 		}
 		w.logs[key].add(l.Stream, string(l.Data))
 	}
+}
+
+// stopped are the steps that will not come to their end.
+func (w *witness) stopped() *client.SolveStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, now := &client.SolveStatus{}, time.Now()
+	for _, v := range w.begun {
+		ended := *v
+		ended.Completed, ended.Error = &now, context.Canceled.Error()
+		s.Vertexes = append(s.Vertexes, &ended)
+	}
+	return s
+}
+
+// exportFailed is what the export of an image failed with; "" if something else failed too,
+// or nothing of that kind.
+func (w *witness) exportFailed() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	reason := ""
+	for name, failure := range w.failed {
+		if !strings.HasPrefix(name, exporting) && !strings.HasPrefix(name, "pushing ") {
+			return ""
+		}
+		reason = failure
+	}
+	return reason
+}
+
+// onNode tells the steps of a node from those of others, which may be the same.
+func onNode(node string, s *client.SolveStatus) {
+	for _, v := range s.Vertexes {
+		v.Digest = vertexOn(node, v.Digest)
+		for i := range v.Inputs {
+			v.Inputs[i] = vertexOn(node, v.Inputs[i])
+		}
+		if v.ProgressGroup != nil {
+			v.ProgressGroup.Id = node + " " + v.ProgressGroup.Id
+		}
+	}
+	for _, v := range s.Statuses {
+		v.Vertex = vertexOn(node, v.Vertex)
+	}
+	for _, l := range s.Logs {
+		l.Vertex = vertexOn(node, l.Vertex)
+	}
+	for _, w := range s.Warnings {
+		w.Vertex = vertexOn(node, w.Vertex)
+	}
+}
+
+func vertexOn(node string, vertex digest.Digest) digest.Digest {
+	return digest.FromString(node + " " + vertex.String())
 }
 
 // tail is the end of what a step prints.
@@ -104,6 +173,9 @@ func (t *tail) all() []string {
 func (w *witness) step(vertex string) (name string, output []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.node != "" {
+		vertex = vertexOn(w.node, digest.Digest(vertex)).String()
+	}
 	name = withoutCounter(w.names[vertex])
 	if log := w.logs[vertex]; log != nil {
 		output = log.all()

@@ -24,8 +24,17 @@ type Remote struct {
 // ReadRemote reads files of the remote context that r names, those of names that there
 // are. A file larger than limit bytes is an error; others are those of [Build].
 func ReadRemote(ctx context.Context, store Store, state State, r Request, names []string, limit int64) (*Remote, error) {
+	return readRemoteAt(ctx, func(ctx context.Context, do job) error { return onEngine(ctx, store, state, r, do) }, r, names, limit)
+}
+
+// ReadRemoteFarm is [ReadRemote] on a node of a farm.
+func ReadRemoteFarm(ctx context.Context, store Store, state State, f Farm, r Request, names []string, limit int64) (*Remote, error) {
+	return readRemoteAt(ctx, func(ctx context.Context, do job) error { return onAnyNode(ctx, store, state, f, r, do) }, r, names, limit)
+}
+
+func readRemoteAt(ctx context.Context, at somewhere, r Request, names []string, limit int64) (*Remote, error) {
 	var out *Remote
-	err := onEngine(ctx, store, state, r, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
+	err := at(ctx, func(ctx context.Context, c *client.Client, _ *ownEngine, opt client.SolveOpt) error {
 		opt.Internal = true
 		read := func(ctx context.Context, g gateway.Client) (_ *gateway.Result, err error) {
 			out, err = readRemote(ctx, g, r.Context, names, limit)

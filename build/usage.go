@@ -48,13 +48,19 @@ func newRecord(u *client.UsageInfo) CacheRecord {
 // Without a cache there are none.
 func CacheUsage(ctx context.Context, store Store, state State, filter string, notice func(string)) ([]CacheRecord, error) {
 	var records []CacheRecord
-	err := onCache(ctx, store, state, notice, func(c *client.Client) error {
-		list, err := c.DiskUsage(ctx, client.WithFilter([]string{filter}))
-		for _, u := range list {
-			records = append(records, newRecord(u))
-		}
+	err := onCache(ctx, store, state, notice, func(c *client.Client) (err error) {
+		records, err = cacheUsage(ctx, c, filter)
 		return err
 	})
+	return records, err
+}
+
+func cacheUsage(ctx context.Context, c *client.Client, filter string) ([]CacheRecord, error) {
+	var records []CacheRecord
+	list, err := c.DiskUsage(ctx, client.WithFilter([]string{filter}))
+	for _, u := range list {
+		records = append(records, newRecord(u))
+	}
 	slices.SortStableFunc(records, func(a, b CacheRecord) int { return b.LastUsed.Compare(a.LastUsed) })
 	return records, err
 }

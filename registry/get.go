@@ -42,6 +42,9 @@ type Image struct {
 // tells which of the two it is; it has no platform.
 func (i *Image) Descriptor() v1.Descriptor { return i.desc }
 
+// RawManifest is the manifest or index that the name resolved to.
+func (i *Image) RawManifest() []byte { return i.raw }
+
 // Get resolves ref, by its digest or else by its tag, on the first host that has
 // it. The manifest has been read whole and its digest verified when Get returns.
 //

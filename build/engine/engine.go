@@ -98,7 +98,7 @@ type Engine struct {
 func New(ctx context.Context, o Options) (*Engine, error) {
 	registerErrors()
 	nameBuildKit()
-	quiet()
+	Quiet()
 	if _, err := mkdir(o.Dir); err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
@@ -129,9 +129,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	return e, nil
 }
 
-// quiet silences the logs of BuildKit, containerd and gRPC: what matters of them comes
+// Quiet silences the logs of BuildKit, containerd and gRPC: what matters of them comes
 // back as errors.
-func quiet() {
+func Quiet() {
 	logrus.SetOutput(io.Discard)
 	log.SetOutput(io.Discard) //nolint:forbidigo // net/http2 writes there of a session that ends before it has begun
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
