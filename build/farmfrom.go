@@ -130,8 +130,8 @@ func (f *farmed) published(ctx context.Context, name reference.Named, h v1.Hash)
 func (b *onFarm) tellOnce(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.told[line] && b.farm.Told != nil {
-		b.farm.Told(line)
+	if !b.told[line] {
+		b.say(b.farm.Told, line)
 	}
 	b.told[line] = true
 }

@@ -138,16 +138,20 @@ func (f *farmed) publish(ctx context.Context, root ocispecs.Descriptor) error {
 	if err != nil {
 		return err
 	}
+	called, err := calledBy(f.request.Names, root.Digest)
+	if err != nil {
+		return err
+	}
 	if f.out.push {
-		for _, name := range f.request.Names {
+		for _, name := range called {
 			if err := f.farm.Registries.Push(ctx, name, src); err != nil {
 				return err
 			}
 		}
 	}
 	if f.out.keep {
-		names := make([]string, len(f.request.Names))
-		for i, n := range f.request.Names {
+		names := make([]string, len(called))
+		for i, n := range called {
 			names[i] = n.String()
 		}
 		if _, err := f.store.Adopt(ctx, src, names); err != nil {
@@ -162,6 +166,22 @@ func (f *farmed) publish(ctx context.Context, root ocispecs.Descriptor) error {
 		}
 	}
 	return nil
+}
+
+// calledBy are names, with the result's digest where they have no tag.
+func calledBy(names []reference.Named, d digest.Digest) ([]reference.Named, error) {
+	list := make([]reference.Named, len(names))
+	for i, name := range names {
+		list[i] = name
+		if reference.IsNameOnly(name) {
+			pinned, err := reference.WithDigest(name, d)
+			if err != nil {
+				return nil, err
+			}
+			list[i] = pinned
+		}
+	}
+	return list, nil
 }
 
 // writeLayout writes an OCI layout of root, as a folder or as a tar.

@@ -70,8 +70,9 @@ func (o *farmOutputs) sort() {
 		o.keep = o.keep || !out.Pushed() && !r.Push
 	}
 	o.rest = slices.DeleteFunc(o.rest, func(out Output) bool { return out.Type == OutputCacheOnly })
-	delete(o.image, "push")
-	delete(o.image, "name")
+	for _, key := range []string{"push", "push-by-digest", "name"} {
+		delete(o.image, key)
+	}
 }
 
 // split is called when what one node was to make is made by several.

@@ -20,6 +20,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wherry-oci/wherry/build/engine"
 	"github.com/wherry-oci/wherry/build/farm"
 	"github.com/wherry-oci/wherry/platform"
 )
@@ -97,7 +98,7 @@ func (f *farmed) buildPart(ctx context.Context, p farm.Part) ([]made, error) {
 	push := f.out.pushes() && reachesOwn(p.Conn.Node, f.request.Names)
 	m, err := f.solve(ctx, p, push)
 	if refused, ok := errors.AsType[*notPushedError](err); ok {
-		notify(f.request.Notice, fmt.Sprintf("node %q can't push the result (%s): it is pushed from here", p.Conn.Node.Name, refused.reason))
+		f.say(f.request.Notice, fmt.Sprintf("node %q can't push the result (%s): it is pushed from here", p.Conn.Node.Name, refused.reason))
 		m, err = f.solve(ctx, p, false)
 	}
 	var gone *goneError
@@ -160,6 +161,9 @@ func (f *farmed) solve(ctx context.Context, p farm.Part, push bool) (made, error
 	}
 	var res *client.SolveResponse
 	err = withSources(watched, f.ownOf(p.Conn), f.src.fresh(f.spooled), r, func(ctx context.Context, opt client.SolveOpt) (err error) {
+		if seen.remote {
+			delete(opt.FrontendAttrs, engine.AttrEmulators) // folders of this machine
+		}
 		if err := f.offer(ctx, p, &opt); err != nil {
 			return err
 		}
@@ -252,7 +256,7 @@ func (f *farmed) addImages(ctx context.Context, p farm.Part, res *client.SolveRe
 	}
 	list, err := images(ctx, p.Conn.Client, h)
 	if err != nil {
-		notify(f.request.Notice, fmt.Sprintf("report: no sizes of layers: %v", err))
+		f.say(f.request.Notice, fmt.Sprintf("report: no sizes of layers: %v", err))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -16,6 +16,8 @@ import (
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/client"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wherry-oci/wherry/build/engine"
@@ -30,6 +32,8 @@ type Farm struct {
 	Registries Registries
 	// Told gets a line for each platform, before the first step: on which node it is built.
 	Told func(line string)
+	// Drawn says that the display draws on a terminal: what is to be told meanwhile goes there.
+	Drawn bool
 }
 
 // Registries is what a build needs of registries to publish its result; package registry
@@ -117,17 +121,31 @@ func newOnFarm(store Store, state State, f Farm, targets []Target) (*onFarm, err
 	r := targets[0].Request
 	engine.Quiet()
 	b := &onFarm{store: store, state: state, farm: f, told: map[string]bool{}, has: map[string]bool{}}
-	b.group = &farm.Group{Nodes: f.Nodes, Notice: r.Notice, Open: func(ctx context.Context, n farm.Node) (*farm.Conn, error) {
+	say := func(msg string) { b.say(r.Notice, msg) }
+	b.group = &farm.Group{Nodes: f.Nodes, Notice: say, Open: func(ctx context.Context, n farm.Node) (*farm.Conn, error) {
 		if n.Endpoint != farm.Local {
 			return farm.Connect(ctx, n)
 		}
-		return b.openLocal(ctx, n, r)
+		return b.openLocal(ctx, n, r, platformsOf(targets))
 	}}
 	return b, nil
 }
 
-// openLocal makes this process a node.
-func (b *onFarm) openLocal(ctx context.Context, n farm.Node, r Request) (*farm.Conn, error) {
+// platformsOf are all that targets ask for.
+func platformsOf(targets []Target) []v1.Platform {
+	var all []v1.Platform
+	for _, t := range targets {
+		for _, p := range t.Request.Platforms {
+			if !slices.ContainsFunc(all, p.Equals) {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// openLocal makes this process a node, which emulates what it can of the platforms wanted.
+func (b *onFarm) openLocal(ctx context.Context, n farm.Node, r Request, wanted []v1.Platform) (*farm.Conn, error) {
 	o, err := engineOptions(b.store, b.state, r)
 	if err != nil {
 		return nil, err
@@ -137,7 +155,18 @@ func (b *onFarm) openLocal(ctx context.Context, n farm.Node, r Request) (*farm.C
 		return nil, b.state.explain(err)
 	}
 	b.local = c
-	return farm.Use(ctx, n, c.client)
+	node, err := farm.Use(ctx, n, c.client)
+	if err != nil {
+		return nil, err
+	}
+	r.Platforms = wanted
+	steps, err := b.state.PlatformSteps(ctx, r)
+	for _, s := range steps {
+		if s.Reason == nil {
+			node.Worker.Platforms = append(node.Worker.Platforms, ocispecs.Platform{OS: s.Platform.OS, Architecture: s.Platform.Architecture, Variant: s.Platform.Variant})
+		}
+	}
+	return node, err
 }
 
 func (b *onFarm) close(ctx context.Context) error {
@@ -285,11 +314,23 @@ func (b *onFarm) tell(wanted []v1.Platform, parts []farm.Part) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, line := range farm.Plan(wanted, parts) {
-		if !b.told[line] && b.farm.Told != nil {
-			b.farm.Told(line)
+		if !b.told[line] {
+			b.say(b.farm.Told, line)
 		}
 		b.told[line] = true
 	}
+}
+
+// say tells something, on the display if that is being drawn.
+func (b *onFarm) say(to func(string), msg string) {
+	if !b.farm.Drawn || b.display == nil || to == nil {
+		notify(to, msg)
+		return
+	}
+	now := time.Now()
+	b.display.to <- &client.SolveStatus{Vertexes: []*client.Vertex{{
+		Digest: digest.FromString(msg), Name: "[note] " + msg, Started: &now, Completed: &now,
+	}}}
 }
 
 // spool keeps an archive on standard input in a file: several nodes, or one after another,

@@ -67,7 +67,7 @@ func groups(e *env) []*cli.Command {
 		),
 		group("system", "Manage the store", newDfCommand(e)),
 		group("builder", "Manage builds", builderCommands(e)...),
-		group("buildx", "Build with BuildKit", append(builderCommands(e), newBakeCommand(e), imagetoolsCommand(e), buildxVersionCommand(e))...),
+		group("buildx", "Build with BuildKit", append(buildxCommands(e), newBakeCommand(e), imagetoolsCommand(e), buildxVersionCommand(e))...),
 	}
 }
 

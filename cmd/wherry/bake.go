@@ -15,6 +15,7 @@ import (
 
 	"github.com/wherry-oci/wherry/build"
 	"github.com/wherry-oci/wherry/build/bake"
+	"github.com/wherry-oci/wherry/build/farm"
 )
 
 // bakeOptions is a bake as it was typed.
@@ -50,7 +51,7 @@ func newBakeCommand(e *env) *cli.Command {
 func bakeFlags() []cli.Flag {
 	return []cli.Flag{
 		list("allow", "Allow build to access specified resources (\"fs.read=PATH\", \"network.host\")"),
-		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (there is only \"default\")"},
+		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (\"default\" is this process)"},
 		&cli.StringFlag{Name: "call", Value: callBuild, Usage: "Set method for evaluating build (\"check\", \"outline\", \"targets\")"},
 		&cli.BoolFlag{Name: "check", Usage: "Shorthand for \"--call=check\""},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, Usage: "Enable debug logging (has no effect)"},
@@ -118,10 +119,18 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	}
 	o.Remote, o.Caller, o.Targets = remoteDefinition(o.Targets)
 	b := &baker{env: e}
+	var err error
+	if b.chosen, err = e.chooseBuilder(o.Builder); err != nil {
+		return err
+	}
 	if shows := o.Print || o.List != ""; !shows || o.Remote != "" {
 		// Standard input can be read once: by the process that this starts, if it does.
-		var err error
-		if b.store, b.state, err = e.enterBuild(ctx, "", e.note); err != nil {
+		if b.chosen != nil {
+			b.store, b.state, err = e.enterFarm(ctx, b.chosen, "")
+		} else {
+			b.store, b.state, err = e.enterBuild(ctx, "", e.note)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -157,6 +166,8 @@ type baker struct {
 	state build.State
 	base  string // URL of the repository or archive that the definition is in; "": it is here
 	plan  *bake.Plan
+
+	chosen *farm.Builder // nil: this process
 }
 
 // bake builds the plan's targets and hands their results on. Those that are to be asked
@@ -187,22 +198,36 @@ func (b *baker) bake(ctx context.Context, o bakeOptions) error {
 	return nil
 }
 
+// several builds here, or on the nodes of a builder, which hands the results on.
+func (b *baker) several(ctx context.Context, p build.Progress, targets []build.Target) (map[string]*build.Result, error) {
+	if b.chosen == nil {
+		return build.Several(ctx, b.store, b.state, p, targets)
+	}
+	f, err := b.farm(b.chosen, p.Mode)
+	if err != nil {
+		return nil, err
+	}
+	return build.OnFarm(ctx, b.store, b.state, f, p, targets)
+}
+
 func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build.Target) error {
 	requests := make([]build.Request, len(targets))
 	for i, t := range targets {
 		requests[i] = t.Request
 	}
-	if err := b.sayPlatforms(ctx, b.state, requests...); err != nil {
-		return err
+	if b.chosen == nil { // nodes say so themselves
+		if err := b.sayPlatforms(ctx, b.state, requests...); err != nil {
+			return err
+		}
 	}
 	progress := build.Progress{Mode: o.Progress, Out: b.Stderr}
-	results, err := build.Several(ctx, b.store, b.state, progress, targets)
+	results, err := b.several(ctx, progress, targets)
 	if err != nil {
 		(&builder{env: b.env}).sayBuildFailure(err)
 		return err
 	}
 	for _, t := range targets {
-		if !pushes(false, t.Request.Outputs) {
+		if b.chosen != nil || !pushes(false, t.Request.Outputs) {
 			continue
 		}
 		err := pushResult(ctx, b.env, t.Request.Names, results[t.Name].Digest, o.Progress == "quiet")

@@ -41,7 +41,7 @@ func (b *baker) remoteFiles(ctx context.Context, o bakeOptions, names []string) 
 	if len(names) == 0 {
 		wanted = bake.DefaultFiles()
 	}
-	found, err := build.ReadRemote(ctx, b.store, b.state, req, wanted, maxDefinition)
+	found, err := b.readRemote(ctx, req, wanted)
 	if err != nil {
 		(&builder{env: b.env}).sayBuildFailure(err)
 		return nil, err
@@ -64,6 +64,17 @@ func (b *baker) remoteFiles(ctx context.Context, o bakeOptions, names []string) 
 		return nil, withHint(errors.New("couldn't find a bake definition in "+o.Remote), "%s bake -f FILE %s", program, o.Remote)
 	}
 	return files, nil
+}
+
+func (b *baker) readRemote(ctx context.Context, req build.Request, names []string) (*build.Remote, error) {
+	if b.chosen == nil {
+		return build.ReadRemote(ctx, b.store, b.state, req, names, maxDefinition)
+	}
+	f, err := b.farm(b.chosen, "quiet")
+	if err != nil {
+		return nil, err
+	}
+	return build.ReadRemoteFarm(ctx, b.store, b.state, f, req, names, maxDefinition)
 }
 
 // addGitAccess adds what a git repository may ask for, as docker's variables have it.

@@ -124,7 +124,7 @@ func (b *baker) askTargets(ctx context.Context, o bakeOptions, requests map[stri
 				req.Contexts[alias] = "docker-image://scratch"
 			}
 		}
-		answer, err := build.Ask(ctx, b.store, b.state, req, questionOf(b.plan.Targets[name]))
+		answer, err := (&builder{env: b.env, store: b.store, state: b.state, request: req, farm: b.chosen}).answer(ctx, questionOf(b.plan.Targets[name]))
 		if err != nil {
 			(&builder{env: b.env}).sayBuildFailure(err)
 			return &build.TargetError{Target: name, Err: err}

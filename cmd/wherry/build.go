@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/farm"
 	"github.com/wherry-oci/wherry/layout"
 )
 
@@ -42,6 +43,10 @@ func newBuildCommand(e *env) *cli.Command {
 }
 
 func runBuild(ctx context.Context, e *env, o buildOptions) error {
+	chosen, err := e.chooseBuilder(o.Builder)
+	if err != nil {
+		return err
+	}
 	req, err := buildRequest(e, o)
 	if err != nil {
 		return err
@@ -54,14 +59,18 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 		return err
 	}
 	defer notes.say(e)
-	store, state, err := e.enterBuild(ctx, o.isolation(), req.Notice)
+	b := builder{env: e, request: req, farm: chosen}
+	if chosen != nil {
+		b.store, b.state, err = e.enterFarm(ctx, chosen, o.isolation())
+	} else {
+		b.store, b.state, err = e.enterBuild(ctx, o.isolation(), req.Notice)
+	}
 	if err != nil {
 		return err
 	}
 	for _, name := range o.NoEffect {
 		e.say("note: --%s has no effect", name)
 	}
-	b := builder{env: e, store: store, state: state, request: req}
 	if o.Call != callBuild {
 		return b.ask(ctx, o.Call)
 	}
@@ -121,6 +130,26 @@ type builder struct {
 	store   buildStore
 	state   build.State
 	request build.Request
+	farm    *farm.Builder // nil: this process
+}
+
+// run builds here, or on the nodes of a builder, which hands the result on.
+func (b *builder) run(ctx context.Context, o buildOptions) (*build.Result, error) {
+	if b.farm == nil {
+		return build.Build(ctx, b.store, b.state, b.request)
+	}
+	for flag, value := range map[string]string{"isolation": o.Isolation, "emulator-dir": o.EmulatorDir} {
+		if value != "" && !b.farm.HasLocal() {
+			return nil, fmt.Errorf("--%s is not possible on the nodes of a builder", flag)
+		}
+	}
+	f, err := b.env.farm(b.farm, b.request.Progress.Mode)
+	if err != nil {
+		return nil, err
+	}
+	b.request.Push, b.request.Keep = o.Push, o.Load
+	results, err := build.OnFarm(ctx, b.store, b.state, f, b.request.Progress, []build.Target{{Request: b.request}})
+	return results[""], err
 }
 
 // build builds, and hands the result on.
@@ -128,14 +157,16 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 	if attrs, asked := b.request.Attest["sbom"]; asked && !strings.Contains(attrs, "generator=") {
 		b.say("note: %s is to list what is in the result", build.DefaultScanner)
 	}
-	if err := b.sayPlatforms(ctx, b.state, b.request); err != nil {
-		return err
+	if b.farm == nil { // nodes say so themselves
+		if err := b.sayPlatforms(ctx, b.state, b.request); err != nil {
+			return err
+		}
 	}
 	var reported error
 	if o.Report != "" {
 		b.request.Report = func(r *build.Report) { reported = writeReport(o.Report, r, b.title()) }
 	}
-	res, err := build.Build(ctx, b.store, b.state, b.request)
+	res, err := b.run(ctx, o)
 	if err != nil {
 		if reported != nil {
 			b.say("note: %v", reported)
@@ -146,7 +177,7 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 	if reported != nil {
 		return reported
 	}
-	if pushes(o.Push, b.request.Outputs) {
+	if b.farm == nil && pushes(o.Push, b.request.Outputs) {
 		if err := pushResult(ctx, b.env, b.request.Names, res.Digest, o.Quiet); err != nil {
 			return err
 		}

@@ -15,6 +15,9 @@ import (
 
 // hintForBuild is the command that helps where a build failed; "" if none is known.
 func hintForBuild(err error) string {
+	if hint := hintForFarm(err); hint != "" {
+		return hint
+	}
 	if _, ok := errors.AsType[*build.NoDockerfileError](err); ok {
 		return program + " build -f PATH/TO/DOCKERFILE CONTEXT"
 	}

@@ -26,6 +26,7 @@ type buildOptions struct {
 	NoCacheFilter []string
 	Pull          bool
 	Push          bool
+	Load          bool
 	Outputs       []string
 	CacheFrom     []string
 	CacheTo       []string
@@ -122,7 +123,7 @@ func stepFlags() []cli.Flag {
 // displayFlags say what is shown.
 func displayFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (there is only \"default\")"},
+		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (\"default\" is this process)"},
 		&cli.StringFlag{Name: "call", Value: callBuild, Usage: "Set method for evaluating build (\"check\", \"outline\", \"targets\")"},
 		&cli.BoolFlag{Name: "check", Usage: "Shorthand for \"--call=check\""},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, Usage: "Enable debug logging (has no effect)"},
@@ -188,7 +189,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		Context: context, File: c.String("file"), BuildContexts: c.StringSlice("build-context"),
 		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Labels: c.StringSlice("label"),
 		Annotations: c.StringSlice("annotation"), Target: c.String("target"), Platforms: c.StringSlice("platform"),
-		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"), Push: c.Bool("push"),
+		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"), Push: c.Bool("push"), Load: c.Bool("load"),
 		Outputs: c.StringSlice("output"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
 		CacheSize: c.String("cache-size"),
 		Secrets:   c.StringSlice("secret"), SSH: c.StringSlice("ssh"), AddHosts: c.StringSlice("add-host"),

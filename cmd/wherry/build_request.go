@@ -45,9 +45,6 @@ func buildUsage(format string, args ...any) error {
 }
 
 func readDisplay(_ *env, o buildOptions, req *build.Request) error {
-	if err := onlyDefault(o.Builder); err != nil {
-		return err
-	}
 	if len(o.Policies) > 0 {
 		return errors.New("--policy is not supported: source policies need an interpreter that is not linked in")
 	}

@@ -32,7 +32,7 @@ func (b *builder) ask(ctx context.Context, call string) error {
 	default:
 		return &usageError{command: program + " build", err: fmt.Errorf("invalid --call %q: want %s[,format=json]", call, question)}
 	}
-	answer, err := build.Ask(ctx, b.store, b.state, b.request, question)
+	answer, err := b.answer(ctx, question)
 	if err != nil {
 		b.sayBuildFailure(err)
 		return err
@@ -67,6 +67,18 @@ func pushResult(ctx context.Context, e *env, names []reference.Named, digest v1.
 		}
 	}
 	return nil
+}
+
+// answer asks here, or on a node of a builder.
+func (b *builder) answer(ctx context.Context, question string) (*build.Answer, error) {
+	if b.farm == nil {
+		return build.Ask(ctx, b.store, b.state, b.request, question)
+	}
+	f, err := b.env.farm(b.farm, "quiet")
+	if err != nil {
+		return nil, err
+	}
+	return build.AskFarm(ctx, b.store, b.state, f, b.request, question)
 }
 
 // writeResultFiles writes --iidfile and --metadata-file.

@@ -12,33 +12,54 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/wherry-oci/wherry/build"
+	"github.com/wherry-oci/wherry/build/farm"
 )
 
-// builderCommands are those of docker builder; docker buildx has them too.
-func builderCommands(e *env) []*cli.Command {
-	return []*cli.Command{newBuildCommand(e), buildxDuCommand(e), buildxPruneCommand(e)}
+// buildxCommands are those of docker buildx that are about builders.
+func buildxCommands(e *env) []*cli.Command {
+	return append(cacheAndNodeCommands(e), buildxCreateCommand(e))
 }
 
-// onlyDefault refuses a --builder that there is not.
-func onlyDefault(builder string) error {
-	if builder != "" && builder != "default" {
-		return fmt.Errorf("no builder %q: there is only \"default\", which is this process", builder)
+// cacheAndNodeCommands are those that both groups have.
+func cacheAndNodeCommands(e *env) []*cli.Command {
+	return []*cli.Command{
+		newBuildCommand(e), buildxDuCommand(e), buildxInspectCommand(e), buildxLsCommand(e), buildxPruneCommand(e),
+		buildxRmCommand(e), buildxUseCommand(e),
 	}
-	return nil
+}
+
+// builderCommands are those of docker builder, and wherry's own word for adding one.
+func builderCommands(e *env) []*cli.Command {
+	return append(cacheAndNodeCommands(e), builderAddCommand(e))
+}
+
+// cacheOf is where the cache of a builder is: on nodes, in this process's state, or both.
+type cacheOf struct {
+	nodes []farm.Node
+	store buildStore
+	state build.State
+	local bool
 }
 
 // enterCache is enterBuild for a command on the cache of a builder.
-func (e *env) enterCache(ctx context.Context, builder string) (store buildStore, state build.State, err error) {
-	if err := onlyDefault(builder); err != nil {
-		return buildStore{}, state, err
+func (e *env) enterCache(ctx context.Context, builder string) (c cacheOf, err error) {
+	b, err := e.chooseBuilder(builder)
+	if err != nil {
+		return c, err
 	}
-	return e.enterBuild(ctx, "", nil) // how steps would be run does not matter here
+	if b != nil {
+		c.nodes = b.Nodes
+	}
+	if c.local = b == nil || b.HasLocal(); c.local {
+		c.store, c.state, err = e.enterBuild(ctx, "", nil) // how steps would be run does not matter here
+	}
+	return c, err
 }
 
 // cacheFlags are what the commands on the build cache have in common.
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (there is only \"default\")"},
+		&cli.StringFlag{Name: "builder", Usage: "Override the configured builder instance (\"default\" is this process)"},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, Usage: "Enable debug logging (has no effect)"},
 		list("filter", "Provide filter values (until=24h, type=exec.cachemount, id=ID, inuse, mutable,\n"+
 			"description~=PATTERN, ...)"),

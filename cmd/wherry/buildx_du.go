@@ -52,11 +52,16 @@ func runBuildxDu(ctx context.Context, e *env, o buildxDuOptions) error {
 	if err != nil {
 		return err
 	}
-	store, state, err := e.enterCache(ctx, o.Builder)
+	cache, err := e.enterCache(ctx, o.Builder)
 	if err != nil {
 		return err
 	}
-	records, err := build.CacheUsage(ctx, store, state, filter, e.note)
+	records, err := build.FarmCacheUsage(ctx, cache.nodes, filter)
+	if err == nil && cache.local {
+		var own []build.CacheRecord
+		own, err = build.CacheUsage(ctx, cache.store, cache.state, filter, e.note)
+		records = append(records, own...)
+	}
 	if err != nil {
 		return err
 	}

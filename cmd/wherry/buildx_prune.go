@@ -55,7 +55,7 @@ func runBuildxPrune(ctx context.Context, e *env, o buildxPruneOptions) error {
 	if err != nil {
 		return err
 	}
-	store, state, err := e.enterCache(ctx, o.Builder)
+	cache, err := e.enterCache(ctx, o.Builder)
 	if err != nil {
 		return err
 	}
@@ -66,10 +66,14 @@ func runBuildxPrune(ctx context.Context, e *env, o buildxPruneOptions) error {
 	}
 	var gone []build.CacheRecord
 	var total int64
-	err = build.PruneCache(ctx, store, state, options, e.note, func(r build.CacheRecord) {
+	told := func(r build.CacheRecord) {
 		gone = append(gone, r)
 		total += r.Size
-	})
+	}
+	err = build.FarmPruneCache(ctx, cache.nodes, options, told)
+	if err == nil && cache.local {
+		err = build.PruneCache(ctx, cache.store, cache.state, options, e.note, told)
+	}
 	if err != nil {
 		return err
 	}

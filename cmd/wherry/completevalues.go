@@ -27,6 +27,7 @@ const (
 	registryKind valueKind = "registries"
 	listKind     valueKind = "lists"
 	entryKind    valueKind = "entries"
+	builderKind  valueKind = "builders"
 	boolKind     valueKind = "true|false"
 	// Any other is a choice of words: "bash|zsh|fish".
 )
@@ -62,6 +63,7 @@ func operandKind(usage string, n int) (kind valueKind, repeated bool) {
 		{fileKind, []string{"FILE", "file", "ARCHIVE"}},
 		{folderKind, []string{"PATH", "DIR"}},
 		{registryKind, []string{"SERVER", "REGISTRY"}},
+		{builderKind, []string{"BUILDER"}},
 		{imageKind, []string{"IMAGE", "NAME", "REPO", "MANIFEST", "SOURCE"}},
 	} {
 		if slices.ContainsFunc(known.in, func(part string) bool { return strings.Contains(word, part) }) {
@@ -97,8 +99,20 @@ func (c *completer) values(kind valueKind, head, typed string) completion {
 		return offer(plainCandidates(slices.Compact(repos)...), head, typed)
 	case registryKind:
 		return offer(plainCandidates(c.env.knownRegistries()...), head, typed)
+	case builderKind:
+		return offer(plainCandidates(c.env.knownBuilders()...), head, typed)
 	}
 	return offer(plainCandidates(strings.Split(string(kind), "|")...), head, typed)
+}
+
+// knownBuilders are the names of the user's builders, and of this process.
+func (e *env) knownBuilders() []string {
+	names := []string{"default"}
+	files, _ := filepath.Glob(filepath.Join(e.buildersDir(), "*.json")) // the pattern is right
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
+	}
+	return names
 }
 
 // images offers names as people type them, and where typed is the beginning of
@@ -251,6 +265,8 @@ func (c *completer) flagValue(f cli.Flag, head, typed string) completion {
 		found := offer(plainCandidates("type=docker,dest=", "type=image", "type=local,dest=", "type=oci,dest=", "type=registry", "type=tar,dest="), head, typed)
 		found.adds = "nospace"
 		return found
+	case "builder":
+		return c.values(builderKind, head, typed)
 	case "tag":
 		return c.values(imageKind, head, typed)
 	case "platform":

@@ -245,6 +245,9 @@ func (e *env) userConfigDir() string {
 	return firstOf(e.Getenv("XDG_CONFIG_HOME"), joinIf(home, ".config"))
 }
 
+// buildersDir is where the user's builders are kept.
+func (e *env) buildersDir() string { return joinIf(e.userConfigDir(), "wherry", "builders") }
+
 // hostsDirs are the certs.d folders that say how registries are reached: the
 // user's own before the machine's, and wherry's before those of others.
 func (e *env) hostsDirs() []string {

@@ -40,6 +40,9 @@ func errNeedsLinux() error {
 // builderCommands are those of docker builder; of a cache there is none here.
 func builderCommands(e *env) []*cli.Command { return []*cli.Command{newBuildCommand(e)} }
 
+// buildxCommands are those of docker buildx that are about builders.
+func buildxCommands(e *env) []*cli.Command { return builderCommands(e) }
+
 // hintForBuild is the command that helps where a build failed: there is no build here.
 func hintForBuild(error) string { return "" }
 
