@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 	case insideMachine:
 		beMachine(os.Args[1:])
 	}
+	runStub()
 	os.Exit(m.Run())
 }
 
@@ -148,7 +149,7 @@ func (s *suite) setup(env *testscript.Env) error {
 		// Never a name from the host that a story runs on.
 		"XDG_RUNTIME_DIR=", "XDG_DATA_HOME=", "XDG_CONFIG_HOME=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
 	)
-	env.Values[storyKey{}] = &story{suite: s, t: env.T(), registries: map[string]*endpoint{}, hubs: map[string]*testreg.Hub{}}
+	env.Values[storyKey{}] = &story{suite: s, t: env.T(), registries: map[string]*endpoint{}, hubs: map[string]*testreg.Hub{}, nodes: map[string]*node{}}
 	return err
 }
 
@@ -161,6 +162,7 @@ type story struct {
 	t          testscript.T
 	registries map[string]*endpoint
 	hubs       map[string]*testreg.Hub
+	nodes      map[string]*node
 }
 
 func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
@@ -198,6 +200,8 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"screen": cmdScreen,
 		// beside_test.go
 		"beside": cmdBeside,
+		// farm_test.go
+		"buildkitd": cmdBuildkitd, "stub": cmdStub,
 		// page_test.go
 		"page": cmdPage,
 	}
