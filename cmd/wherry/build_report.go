@@ -9,7 +9,6 @@ import (
 	"html/template"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,11 +100,6 @@ func (b *builder) title() string {
 		from = filepath.Base(whole)
 	}
 	return "Build of " + from
-}
-
-func isFolder(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }
 
 func newReportPage(r *build.Report, title string) *reportPage {
