@@ -34,6 +34,7 @@ type copySource interface {
 type copied struct {
 	registry.Source
 	name   string // full normalised; "" if it has none
+	ref    string // then what a layout calls it
 	around copySource
 }
 
@@ -133,7 +134,11 @@ func (l *layoutSource) Find(ctx context.Context, tag string) (*copied, error) {
 	if named, err := reference.ParseNormalizedNamed(img.Name()); err == nil {
 		around.repo = named.Name()
 	}
-	return &copied{Source: img, name: img.Name(), around: &around}, nil
+	c := &copied{Source: img, name: img.Name(), around: &around}
+	if c.name == "" {
+		c.ref = img.RefName()
+	}
+	return c, nil
 }
 
 func (l *layoutSource) find(ctx context.Context, tag string) (*layout.Image, error) {

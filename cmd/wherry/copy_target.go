@@ -188,8 +188,8 @@ func (t *layoutTarget) Put(ctx context.Context, img *copied, as place) (called s
 		if name, err = storeName(img, as); err != nil {
 			return "", false, err
 		}
-	} else if as.ref != "" {
-		o.RefName = as.ref
+	} else {
+		o.RefName = firstOf(as.ref, img.ref)
 	}
 	if name != "" && o.RefName == "" {
 		o.Names = []string{name}
@@ -285,7 +285,7 @@ type archiveTarget struct {
 
 // Put implements [copyTarget].
 func (t *archiveTarget) Put(ctx context.Context, img *copied, as place) (called string, more bool, err error) {
-	e := layout.Exported{Source: img.Source, Name: img.name}
+	e := layout.Exported{Source: img.Source, Name: img.name, RefName: img.ref}
 	repo := ""
 	if as.ref != "" {
 		e.Name, e.RefName = "", as.ref
