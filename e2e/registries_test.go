@@ -49,7 +49,6 @@ func manneredRegistries() []mannered {
 		{name: "tokens of a second", front: "token=me:secret life=1s", logins: true},
 		{name: "basic", front: "basic=me:secret", logins: true},
 		{name: "no referrers", front: "manner=noreferrers"},
-		{name: "no deletion of tags", front: "manner=notagdelete"},
 		{name: "no deletion", front: "manner=nodelete", delete: "does not let images be deleted"},
 		{
 			name: "path prefix", front: "manner=prefix",

@@ -16,11 +16,14 @@ import (
 // NoDeleteError says that a registry lets nobody delete images, or not that way.
 type NoDeleteError struct {
 	Host    string
-	Status  int    // of HTTP
-	Message string // what the registry said, bounded and printable; may be empty
+	Status  int    // of HTTP; 0: it does delete, but not a single tag
+	Message string // what the registry said or did, bounded and printable; may be empty
 }
 
 func (e *NoDeleteError) Error() string {
+	if e.Status == 0 {
+		return withMessage(fmt.Sprintf("registry %s does not let a single tag be deleted", e.Host), e.Message)
+	}
 	return withMessage(fmt.Sprintf("registry %s does not let images be deleted (status %d)", e.Host, e.Status), e.Message)
 }
 
@@ -37,8 +40,10 @@ func (r *Removal) Delete(ctx context.Context, done func(tag string, digest v1.Ha
 	for _, m := range r.Manifests {
 		d.doomed[m.Digest] = true
 	}
-	first := min(1, len(r.Tags)) // it shows what the registry can do
-	for _, tags := range [][]string{r.Tags[:first], r.Tags[first:]} {
+	tags := slices.Clone(r.Tags)
+	slices.SortStableFunc(tags, func(a, b string) int { return boolToInt(d.goes(a)) - boolToInt(d.goes(b)) })
+	first := min(1, len(tags)) // it shows what the registry can do
+	for _, tags := range [][]string{tags[:first], tags[first:]} {
 		if err := each(ctx, len(tags), func(ctx context.Context, i int) error { return d.untag(ctx, tags[i]) }); err != nil {
 			return err
 		}
@@ -75,6 +80,7 @@ type deletion struct {
 	session *session
 	doomed  map[v1.Hash]bool
 	noTags  atomic.Bool // the registry deletes no tags
+	proven  atomic.Bool // with a tag nothing else is deleted
 	instead replacer
 
 	mu   sync.Mutex
@@ -90,10 +96,16 @@ func (d *deletion) tell(tag string, digest v1.Hash) {
 	}
 }
 
+// goes says whether what a tag names is deleted too.
+func (d *deletion) goes(tag string) bool {
+	holding, err := d.of.find(tag)
+	return err == nil && d.doomed[holding.Descriptor.Digest]
+}
+
 // untag deletes a tag, or leaves it to the deletion of its manifest.
 func (d *deletion) untag(ctx context.Context, tag string) error {
 	if !d.noTags.Load() {
-		known, err := d.session.deleteTag(ctx, tag)
+		known, err := d.deleteTag(ctx, tag)
 		if err != nil {
 			return err
 		}
@@ -129,11 +141,50 @@ func (d *deletion) manifest(ctx context.Context, digest v1.Hash) error {
 	if err := d.session.deleted(resp); err != nil {
 		return err
 	}
-	for _, tag := range d.left[digest] { // all of them were left before
+	left := d.left[digest] // all of them were left before
+	if len(left) > 0 {
+		if _, err := d.session.stat(ctx, left[0]); err == nil {
+			d.tell("", digest)
+			return &NoDeleteError{Host: d.session.to.account(), Message: "tag " + left[0] + " is still there, though the image is deleted"}
+		}
+	}
+	for _, tag := range left {
 		d.tell(tag, v1.Hash{})
 	}
 	d.tell("", digest)
 	return nil
+}
+
+// deleteTag deletes a tag. Of the first one it makes sure that what it names, if
+// that stays, is still there: there were registries that deleted it as well.
+func (d *deletion) deleteTag(ctx context.Context, tag string) (known bool, err error) {
+	if d.proven.Load() || d.goes(tag) {
+		return d.session.deleteTag(ctx, tag)
+	}
+	raw, desc, err := d.session.manifest(ctx, tag, nil)
+	if err != nil {
+		return true, notFoundIsFine(err)
+	}
+	known, err = d.session.deleteTag(ctx, tag)
+	if err != nil || !known {
+		return known, err
+	}
+	d.proven.Store(true)
+	if _, err := d.session.stat(ctx, desc.Digest.String()); !is[*NotFoundError](err) {
+		return true, err
+	}
+	back := []string{desc.Digest.String()}
+	for _, t := range d.of.tags {
+		if t.Descriptor.Digest == desc.Digest && !slices.Contains(d.Tags, t.Tag) {
+			back = append(back, t.Tag)
+		}
+	}
+	for _, id := range back {
+		if err := d.session.putManifest(context.WithoutCancel(ctx), id, desc.MediaType, raw); err != nil {
+			return true, err
+		}
+	}
+	return true, &NoDeleteError{Host: d.session.to.account(), Message: "with " + tag + " it deleted the image, which has been put back"}
 }
 
 // remove asks for the deletion of a tag or digest.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -19,6 +20,7 @@ type replacer struct {
 
 	mu     sync.Mutex
 	config *v1.Descriptor // of those manifests, once it is there
+	proven atomic.Bool    // a tag was gone afterwards
 }
 
 // untag takes a tag away. Where the registry does not delete its new manifest
@@ -51,10 +53,25 @@ func (r *replacer) untag(ctx context.Context, tag string) error {
 	if err == nil {
 		err = r.session.deleted(resp)
 	}
+	if err == nil {
+		err = r.prove(ctx, tag)
+	}
 	if err != nil {
 		_ = r.session.putManifest(context.WithoutCancel(ctx), tag, desc.MediaType, was) // the first error counts
 	}
 	return err
+}
+
+// prove that the first tag went with its manifest: not every registry sees to that.
+func (r *replacer) prove(ctx context.Context, tag string) error {
+	if r.proven.Load() {
+		return nil
+	}
+	if _, err := r.session.stat(ctx, tag); err == nil {
+		return &NoDeleteError{Host: r.session.to.account(), Message: "tag " + tag + " outlives what it names"}
+	}
+	r.proven.Store(true)
+	return nil
 }
 
 // prepare learns whether the registry deletes anything, before anything is

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ type manner func(r *Registry, next http.Handler) http.Handler
 //	noreferrers  404 to the referrers API
 //	notagdelete  405 to the deletion of a tag
 //	nodelete     405 to every deletion
+//	greedy       with a tag its manifest is deleted, and all tags of that
 //	prefix       the API is below /team/prefix
 func manners() map[string]manner {
 	head := func(status int) manner {
@@ -98,6 +100,7 @@ func manners() map[string]manner {
 		"notagdelete": refusing(http.StatusMethodNotAllowed, func(req *http.Request) bool {
 			return req.Method == http.MethodDelete && !strings.Contains(req.URL.Path, "/manifests/sha256:")
 		}),
+		"greedy": greedy,
 		"prefix": prefixed,
 	}
 }
@@ -284,6 +287,22 @@ func halfway(do func(r *Registry, w http.ResponseWriter)) manner {
 			do(r, w)
 		})
 	}
+}
+
+// greedy deletes a tag's manifest with the tag; other tags of it are left behind.
+func greedy(_ *Registry, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodDelete {
+			head := req.Clone(req.Context())
+			head.Method = http.MethodHead
+			if digest := answer(next, head).header.Get("Docker-Content-Digest"); digest != "" {
+				of := req.Clone(req.Context())
+				of.URL.Path = path.Join(path.Dir(req.URL.Path), digest)
+				answer(next, of)
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 // prefixed is a registry below a path.
