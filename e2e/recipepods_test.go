@@ -183,6 +183,7 @@ func (r *recipe) runPod(ctx context.Context, p *pod, args []string) (string, err
 		args = c.Args
 	}
 	o.args, o.env, o.cwd = slices.Concat(config.Entrypoint, args), config.Env, "/"
+	o.env = append(o.env, "KUBERNETES_SERVICE_HOST=10.96.0.1") // as all pods have it
 	for _, e := range c.Env {
 		o.env = append(o.env, e.Name+"="+e.Value)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/wherry-oci/wherry/build/userns"
 )
 
-// hintForBuild is the command that helps where a build failed; "" if none is known.
-func hintForBuild(err error) string {
+// hintForBuild is the command that helps where a build failed, in a pod of Kubernetes the setting; "" if none is known.
+func hintForBuild(err error, pod bool) string {
 	if hint := hintForFarm(err); hint != "" {
 		return hint
 	}
@@ -34,7 +34,7 @@ func hintForBuild(err error) string {
 		return fmt.Sprintf("systemd-run --user --scope -p Delegate=yes %s build ..., where systemd is", program)
 	}
 	if e, ok := errors.AsType[*build.NoStepsError](err); ok {
-		return hintForSteps(e)
+		return hintForSteps(e, pod)
 	}
 	if e, ok := errors.AsType[*build.NoEmulatorError](err); ok {
 		return hintForEmulator(e)
@@ -72,12 +72,20 @@ func hintForBuild(err error) string {
 	return ""
 }
 
+// What lets steps be run in a pod. Whose policy allows neither may have a seccomp profile of its nodes' own.
+const (
+	podRoot       = "in the pod's spec: securityContext: {runAsUser: 0} of the container, with the default capabilities"
+	podNamespaces = "in the pod's spec: hostUsers: false, and securityContext: {seccompProfile: {type: Unconfined}} of the container"
+)
+
 // hintForSteps is what would let a build run its steps.
-func hintForSteps(e *build.NoStepsError) string {
+func hintForSteps(e *build.NoStepsError, pod bool) string {
 	refused, ok := errors.AsType[*userns.NotPermittedError](e.Lower)
 	switch {
 	case !ok:
 		return program + " build --isolation auto ..."
+	case os.Geteuid() != 0 && refused.Container && pod:
+		return podRoot + " (root runs steps by chroot), or " + podNamespaces
 	case os.Geteuid() != 0 && refused.Container:
 		return "docker run --user root ... (root runs steps by chroot), or " + refused.Hint
 	}

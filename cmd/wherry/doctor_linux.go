@@ -108,16 +108,19 @@ func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error
 // rungHint is the command or setting that would bring a way to build.
 func (e *env) rungHint(reason error) string {
 	if refused, ok := errors.AsType[*userns.NotPermittedError](reason); ok {
-		if refused.Container && e.Getenv("KUBERNETES_SERVICE_HOST") != "" {
-			return "in the pod's spec: hostUsers: false, and securityContext: {seccompProfile: {type: Unconfined}} of the container"
+		if refused.Container && e.inPod() {
+			return podNamespaces
 		}
 		return refused.Hint
 	}
 	if e, ok := errors.AsType[*userns.NoRangeError](reason); ok {
 		return e.Hint
 	}
-	if e, ok := errors.AsType[*build.NoChrootError](reason); ok {
-		return e.Hint
+	if no, ok := errors.AsType[*build.NoChrootError](reason); ok {
+		if no.Hint != "" && e.inPod() {
+			return podRoot
+		}
+		return no.Hint
 	}
 	return ""
 }

@@ -201,6 +201,9 @@ func (e *env) registryClientFor(insecure bool, progress func(v1.Descriptor, int6
 	return registry.New(c), nil
 }
 
+// inPod says that this is a container of Kubernetes.
+func (e *env) inPod() bool { return e.Getenv("KUBERNETES_SERVICE_HOST") != "" }
+
 func (e *env) registryConfig() (registry.Config, error) {
 	stored, err := e.credentials()
 	return registry.Config{

@@ -112,7 +112,7 @@ func report(ctx context.Context, e *env, err error) int {
 		return exitInterrupted
 	}
 	store, _ := e.storeDir() // only to see which errors are about it
-	text, hint, code := describe(err, places{store: store, hosts: firstOf(e.hostsDirs()...)})
+	text, hint, code := describe(err, places{store: store, hosts: firstOf(e.hostsDirs()...), pod: e.inPod()})
 	fmt.Fprintf(w, "%s: %s\n", program, printable(runewidth.Truncate(text, maxError, "…")))
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable(hint))
@@ -124,9 +124,10 @@ func report(ctx context.Context, e *env, err error) int {
 // words may be of any length.
 const maxError = 2000
 
-// places are the folders that hints speak of.
+// places are the folders that hints speak of, and where all of this is.
 type places struct {
 	store, hosts string // hosts: the user's own certs.d
+	pod          bool   // this is one of Kubernetes
 }
 
 // describe is the one place that turns errors into words, a command to type and
@@ -167,7 +168,7 @@ func describe(err error, at places) (text, hint string, code int) {
 	if e, ok := errors.AsType[*platform.NoMatchError](err); ok && about.operand != "" {
 		return fmt.Sprintf("%q: %v", about.operand, e), about.platformHint(e), exitFailed
 	}
-	return text, firstOf(hintForBuild(err), damageHint(err), about.storeHint(err), about.registryHint(err, at.hosts), systemHint(err, at.store)), exitFailed
+	return text, firstOf(hintForBuild(err, at.pod), damageHint(err), about.storeHint(err), about.registryHint(err, at.hosts), systemHint(err, at.store)), exitFailed
 }
 
 // inUseText is e with names as people type them.

@@ -44,7 +44,7 @@ func builderCommands(e *env) []*cli.Command { return []*cli.Command{newBuildComm
 func buildxCommands(e *env) []*cli.Command { return builderCommands(e) }
 
 // hintForBuild is the command that helps where a build failed: there is no build here.
-func hintForBuild(error) string { return "" }
+func hintForBuild(error, bool) string { return "" }
 
 // reexec does nothing: there are no processes that a build has started.
 func reexec() {}
