@@ -172,7 +172,7 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 			b.say("note: %v", reported)
 		}
 		b.sayBuildFailure(err)
-		return err
+		return b.hintTarget(ctx, err)
 	}
 	if reported != nil {
 		return reported
