@@ -80,7 +80,8 @@ func FindEmulator(arch string, dirs ...string) (path string, err error) {
 		return "", &NoEmulatorError{Arch: arch}
 	}
 	none := &NoEmulatorError{Arch: arch, Name: qemu.name}
-	for _, dir := range append(slices.Clone(dirs), filepath.SplitList(os.Getenv("PATH"))...) {
+	path = os.Getenv("PATH") //nolint:forbidigo // as exec.LookPath does, which stops at the first one
+	for _, dir := range append(slices.Clone(dirs), filepath.SplitList(path)...) {
 		for _, program := range []string{"qemu-" + qemu.name + "-static", "qemu-" + qemu.name, "buildkit-qemu-" + qemu.name} {
 			if path, err = filepath.Abs(filepath.Join(dir, program)); err != nil || dir == "" {
 				continue

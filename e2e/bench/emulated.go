@@ -26,8 +26,8 @@ var emulatedSteps = []string{
 // registered. Both run in a user namespace that stands for the machine: nothing is registered for this one.
 func (b *bench) emulated(ctx context.Context) error {
 	const emulator = "qemu-aarch64-static"
-	program, err := exec.LookPath(emulator)
-	if err != nil || os.Getuid() != 0 {
+	program, _ := exec.LookPath(emulator)
+	if program == "" || os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "without emulated builds: they need root, and", emulator)
 		return nil
 	}
