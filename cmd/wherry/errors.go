@@ -281,6 +281,9 @@ func (c *concernedError) registryHint(err error, hosts string) string {
 	if e, ok := errors.AsType[*registry.NeededError](err); ok {
 		return fmt.Sprintf("%s delete %s:%s", program, c.operand, strings.Join(e.Tags, " "+c.operand+":"))
 	}
+	if e, ok := errors.AsType[*registry.NoDeleteError](err); ok && e.Status == 0 {
+		return fmt.Sprintf("%s delete %s@DIGEST deletes an image with all its tags", program, c.operand)
+	}
 	if _, ok := errors.AsType[*registry.NoDeleteError](err); ok {
 		return "docker's registry deletes with REGISTRY_STORAGE_DELETE_ENABLED=true; of Docker Hub, GHCR and ECR only their own pages and tools do"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -130,8 +131,12 @@ func (e *env) pruneRemote(ctx context.Context, name string, removal *registry.Re
 		return nil
 	}
 	if !force {
+		shown := removal.Tags
+		if len(shown) > 20 {
+			shown = append(slices.Clone(shown[:19]), fmt.Sprintf("and %d more, which --dry-run lists", len(removal.Tags)-19))
+		}
 		question := fmt.Sprintf("WARNING! This will delete %s from %s:\n  %s\nAre you sure you want to continue?",
-			amount(removal), name, strings.Join(removal.Tags, "\n  "))
+			amount(removal), name, strings.Join(shown, "\n  "))
 		if sure, err := e.confirm(ctx, question); err != nil || !sure {
 			return err
 		}
