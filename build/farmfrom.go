@@ -3,17 +3,12 @@
 package build
 
 import (
-	"archive/tar"
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -46,7 +41,7 @@ type offered struct {
 // offer tells the frontend on the part's node of the images that the store has: by their
 // digests where the registry has these, else they are sent from here.
 func (f *farmed) offer(ctx context.Context, p farm.Part, opt *client.SolveOpt) error {
-	if f.request.Pull {
+	if f.request.Pull || p.Conn.Node.Endpoint == farm.Local { // this process looks in the store itself
 		return nil
 	}
 	for _, name := range f.bases {
@@ -87,7 +82,7 @@ func (f *farmed) offered(ctx context.Context, name reference.Named, want v1.Plat
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, nil //nolint:nilerr,nilnil // the registry is asked then, by the node
+		return nil, nil //nolint:nilnil // the registry is asked then, by the node
 	}
 	key, err := contextName(name.String())
 	if err != nil {
@@ -239,28 +234,4 @@ func readDockerfile(path string) (_ []byte, err error) {
 	s := &sources{}
 	err = s.readText(f, path)
 	return s.text, err
-}
-
-// find reads the Dockerfile in an archive that is compressed by gzip or not at all.
-func (s *spooled) find(name string) ([]byte, error) {
-	if name == "" {
-		name = "Dockerfile"
-	}
-	var in io.Reader = bufio.NewReader(io.NewSectionReader(s.file, 0, s.size))
-	if plain, err := gzip.NewReader(in); err == nil {
-		in = plain
-	} else {
-		in = io.NewSectionReader(s.file, 0, s.size)
-	}
-	for files := tar.NewReader(in); ; {
-		h, err := files.Next()
-		if err != nil {
-			return nil, err
-		}
-		if path.Clean("/"+h.Name) == path.Clean("/"+name) {
-			dockerfile := &sources{}
-			err := dockerfile.readText(files, name)
-			return dockerfile.text, err
-		}
-	}
 }

@@ -130,7 +130,7 @@ type partExports struct {
 	tar string
 }
 
-func (o *farmOutputs) exports(p farm.Part, push bool) (*partExports, error) {
+func (o *farmOutputs) exports(p farm.Part, push bool) *partExports {
 	x := &partExports{exports: &exports{}}
 	r := o.partRequest(p)
 	if push {
@@ -158,7 +158,7 @@ func (o *farmOutputs) exports(p farm.Part, push bool) (*partExports, error) {
 		}
 		x.entries = append(x.entries, x.entry(out, r))
 	}
-	return x, nil
+	return x
 }
 
 // imageAttrs are the attributes of the image that a node exports: what the request and its
@@ -213,9 +213,7 @@ func (o *farmOutputs) caches(p farm.Part, opt client.SolveOpt) (from, to []clien
 	for _, c := range cacheExports(o.request) {
 		to = append(to, cacheOf(c, p))
 	}
-	for _, c := range cacheImports(Request{CacheFrom: o.request.CacheFrom}) {
-		from = append(from, c)
-	}
+	from = append(from, cacheImports(Request{CacheFrom: o.request.CacheFrom})...)
 	for _, c := range o.request.CacheFrom {
 		own := cacheOf(client.CacheOptionsEntry(c), p)
 		if own.Type == "local" && !exists(filepath.Join(own.Attrs["src"], ocispecs.ImageIndexFile)) {

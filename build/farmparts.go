@@ -146,10 +146,7 @@ func (f *farmed) solve(ctx context.Context, p farm.Part, push bool) (made, error
 	if len(r.Platforms) > 0 {
 		r.Platforms = p.Platforms
 	}
-	x, err := f.out.exports(p, push)
-	if err != nil {
-		return made{}, err
-	}
+	x := f.out.exports(p, push)
 	defer x.discard()
 	watched, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -160,7 +157,7 @@ func (f *farmed) solve(ctx context.Context, p farm.Part, push bool) (made, error
 		seen.node = p.Conn.Node.Name
 	}
 	var res *client.SolveResponse
-	err = withSources(watched, f.ownOf(p.Conn), f.src.fresh(f.spooled), r, func(ctx context.Context, opt client.SolveOpt) (err error) {
+	err := withSources(watched, f.ownOf(p.Conn), f.src.fresh(f.spooled), r, func(ctx context.Context, opt client.SolveOpt) (err error) {
 		if seen.remote {
 			delete(opt.FrontendAttrs, engine.AttrEmulators) // folders of this machine
 		}

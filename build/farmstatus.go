@@ -81,7 +81,7 @@ func statusOf(ctx context.Context, n farm.Node, o StatusOptions) NodeStatus {
 		s.Err = err
 		return s
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // it has said all
 	s.Version, s.Platforms, s.Labels = c.Version, c.Platforms(), c.Worker.Labels
 	for _, p := range c.Worker.GCPolicy {
 		s.Policies = append(s.Policies, GCPolicy{
@@ -153,7 +153,7 @@ func onOneNode(ctx context.Context, n farm.Node, do func(*client.Client) error) 
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // what was done is done
 	if err := do(c.Client); err != nil {
 		return &farm.NodeError{Node: n.Name, Endpoint: n.Endpoint, Err: err}
 	}

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -331,48 +329,6 @@ func (b *onFarm) say(to func(string), msg string) {
 	b.display.to <- &client.SolveStatus{Vertexes: []*client.Vertex{{
 		Digest: digest.FromString(msg), Name: "[note] " + msg, Started: &now, Completed: &now,
 	}}}
-}
-
-// spool keeps an archive on standard input in a file: several nodes, or one after another,
-// may want it.
-func (s *sources) spool() (*spooled, error) {
-	if s.archive == nil {
-		return nil, nil //nolint:nilnil // nothing to keep
-	}
-	f, err := os.CreateTemp("", "wherry-context-")
-	if err != nil {
-		return nil, err
-	}
-	kept := &spooled{f, 0}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if kept.size, err = io.Copy(f, s.archive); err != nil {
-		return nil, errors.Join(fmt.Errorf("build context \"-\": %w", err), f.Close())
-	}
-	return kept, nil
-}
-
-// spooled is an archive in a file without a name.
-type spooled struct {
-	file *os.File
-	size int64
-}
-
-func (s *spooled) close() error {
-	if s == nil {
-		return nil
-	}
-	return s.file.Close()
-}
-
-// fresh are the sources for one more node.
-func (s *sources) fresh(kept *spooled) *sources {
-	own := *s
-	if kept != nil {
-		own.archive = io.NewSectionReader(kept.file, 0, kept.size)
-	}
-	return &own
 }
 
 // repositories are those of names, without their tags.

@@ -41,7 +41,7 @@ var buildkitd = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }() // small, and in the system's folder for that
 	for _, name := range []string{"go.mod", "go.sum"} {
 		if err := copyFile(filepath.Join("..", name), filepath.Join(scratch, name), 0o600); err != nil {
 			return "", err
@@ -148,7 +148,7 @@ func (n *node) start() error {
 		close(n.ended)
 	}()
 	for range 200 {
-		if conn, err := net.Dial("unix", n.socket); err == nil {
+		if conn, err := dialSocket(n.socket); err == nil {
 			return errors.Join(conn.Close(), os.Chmod(n.socket, 0o666))
 		}
 		select {
@@ -159,6 +159,10 @@ func (n *node) start() error {
 		}
 	}
 	return errors.New("buildkitd does not listen")
+}
+
+func dialSocket(path string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(context.Background(), "unix", path)
 }
 
 func (n *node) kill() {
@@ -199,7 +203,7 @@ func runStub() {
 	if err == nil {
 		err = os.WriteFile(string(notes), []byte(strings.Join(os.Args[1:], "\n")+"\n"), 0o600)
 	}
-	conn, dialErr := net.Dial("unix", string(socket))
+	conn, dialErr := dialSocket(string(socket))
 	if err := errors.Join(err, dialErr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -10,9 +10,10 @@ import (
 	"github.com/wherry-oci/wherry/platform"
 )
 
-// Rank is how well a node is suited for a platform, the best first.
+// Rank is how well a node is suited for a platform.
 type Rank int
 
+// The ranks, the best first.
 const (
 	Told     Rank = iota // the builder says that the node is for it
 	Native               // the node's own processor runs it

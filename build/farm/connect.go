@@ -181,7 +181,7 @@ func (n Node) dial(ctx context.Context, f *fault) (net.Conn, error) {
 		return nil, err
 	}
 	if e.command != nil {
-		conn, err := runCommand(e.command)
+		conn, err := runCommand(e.command) //nolint:contextcheck // the program is the connection, and outlives the dialling
 		if err != nil {
 			return nil, err
 		}

@@ -160,8 +160,8 @@ func (f Folder) Current() (string, error) {
 	if CheckName(name) != nil {
 		return Default, nil
 	}
-	if _, err := os.Stat(f.file(name)); err != nil {
-		return Default, nil //nolint:nilerr // one that was removed by hand
+	if info, _ := os.Stat(f.file(name)); info == nil {
+		return Default, nil // it was removed by hand
 	}
 	return name, nil
 }

@@ -100,7 +100,7 @@ func (e *env) say(format string, args ...any) {
 }
 
 // note tells what is worth knowing, and no error.
-func (e *env) note(msg string) { e.say("note: %s", msg) }
+func (e *env) note(msg string) { e.say("note: %s", printable(msg)) }
 
 // sayThrough has say write to w: whoever draws bars keeps the lines apart.
 func (e *env) sayThrough(w io.Writer) {
