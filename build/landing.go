@@ -34,11 +34,16 @@ type landing struct {
 }
 
 // newLanding makes a landing, and removes those that a killed process has left.
-func newLanding(store Store, state State) (*landing, error) {
+func newLanding(store Store, state State) (_ *landing, err error) {
 	parent := filepath.Join(state.Dir, landings)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
+	making := flock.New(parent + "." + lockName) // or one that is about to be locked would be removed
+	if err := making.Lock(); err != nil {
+		return nil, fmt.Errorf("build state: %w", err)
+	}
+	defer func() { err = errors.Join(err, making.Unlock()) }()
 	old, err := filepath.Glob(filepath.Join(parent, "*"))
 	if err != nil {
 		return nil, err
