@@ -24,6 +24,7 @@ type diagnosis struct {
 	Build       buildFacts
 	Store       storeFacts
 	Platforms   []platformFacts
+	Nodes       []nodeFacts
 	Credentials []helperFacts
 	Registries  []registryFacts
 }
@@ -69,6 +70,17 @@ type platformFacts struct {
 	Registered bool
 	Reason     string // why steps don't run
 	Hint       string // what would change that
+}
+
+// nodeFacts are about a node of the builder that is in use, if that is not this process alone.
+type nodeFacts struct {
+	Builder   string
+	Node      string
+	Endpoint  string
+	Works     bool
+	Version   string   // of its BuildKit
+	Platforms []string // whose steps it runs; those that it is for are marked with "*"
+	Error     string
 }
 
 // helperFacts are about a credential helper that the configuration names.
@@ -117,6 +129,9 @@ func runDoctor(ctx context.Context, e *env, registries []string, format string) 
 	}
 	d.Build.Label = labelOf(d.Build, d.System.SecurityModules)
 	d.Platforms = e.platformsOf(d.Build)
+	if d.Nodes, err = e.nodesInUse(ctx); err != nil {
+		return err
+	}
 	stored, err := e.credentials()
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -155,4 +156,24 @@ func (e *env) platformsOf(b buildFacts) []platformFacts {
 		list = append(list, f)
 	}
 	return list
+}
+
+// nodeTime bounds how long the nodes of a builder are asked.
+const nodeTime = 5 * time.Second
+
+// nodesInUse asks the nodes of the builder that is in use.
+func (e *env) nodesInUse(ctx context.Context) ([]nodeFacts, error) {
+	b, err := e.chooseBuilder("")
+	if err != nil || b == nil {
+		return nil, err
+	}
+	var list []nodeFacts
+	for _, n := range build.Status(ctx, b.Nodes, build.StatusOptions{Timeout: nodeTime}) {
+		f := nodeFacts{Builder: b.Name, Node: n.Node.Name, Endpoint: n.Node.Endpoint, Works: n.Err == nil, Version: n.Version, Platforms: nodePlatforms(n)}
+		if n.Err != nil {
+			f.Error = n.Err.Error()
+		}
+		list = append(list, f)
+	}
+	return list, ctx.Err()
 }

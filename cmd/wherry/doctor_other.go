@@ -17,5 +17,7 @@ func (e *env) findRungs(context.Context, string) (buildFacts, error) { return bu
 
 func (e *env) platformsOf(buildFacts) []platformFacts { return nil }
 
+func (e *env) nodesInUse(context.Context) ([]nodeFacts, error) { return nil, nil }
+
 // bestRung is nothing where nothing is built.
 type bestRung struct{}

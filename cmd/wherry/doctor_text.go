@@ -48,6 +48,15 @@ func writeDiagnosis(w io.Writer, d diagnosis) {
 	writeStore(f, d.Store)
 	f.title = "Platforms"
 	writePlatforms(f, d.Platforms)
+	f.title = "Builder"
+	for _, n := range d.Nodes {
+		if n.Works {
+			f.line("%s: node %s (%s): BuildKit %s, %s", n.Builder, n.Node, n.Endpoint, n.Version, strings.Join(n.Platforms, ", "))
+		} else {
+			f.line("%s: %s", n.Builder, n.Error)
+			f.hint(program + " builder inspect --bootstrap " + n.Builder)
+		}
+	}
 	f.title = "Credentials"
 	for _, h := range d.Credentials {
 		whose := "all registries"
