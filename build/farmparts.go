@@ -230,6 +230,9 @@ func (f *farmed) failure(ctx, watched context.Context, p farm.Part, push bool, s
 	if gone, ok := errors.AsType[*farm.NodeError](context.Cause(watched)); ok {
 		return &goneError{gone}
 	}
+	if _, tried := errors.AsType[*Error](err); !tried {
+		return err // of what is here, as a secret's file
+	}
 	if dead := p.Conn.Alive(ctx); dead != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
