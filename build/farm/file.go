@@ -157,13 +157,15 @@ func (f Folder) Current() (string, error) {
 		return "", err
 	}
 	name := strings.TrimSpace(string(text))
-	if CheckName(name) != nil {
-		return Default, nil
+	if CheckName(name) == nil && f.has(name) {
+		return name, nil
 	}
-	if info, _ := os.Stat(f.file(name)); info == nil {
-		return Default, nil // it was removed by hand
-	}
-	return name, nil
+	return Default, nil // it was removed by hand
+}
+
+func (f Folder) has(name string) bool {
+	_, err := os.Stat(f.file(name))
+	return err == nil
 }
 
 // Use chooses the builder for builds that name none. The error is a [*NoBuilderError] if
