@@ -91,6 +91,12 @@ func (o Output) Pushed() bool {
 	return o.Type == OutputRegistry || o.Type == OutputImage && err == nil && push
 }
 
+// Insecure reports whether the registry that the result goes to need not prove who it is.
+func (o Output) Insecure() bool {
+	insecure, err := strconv.ParseBool(o.Attrs["registry.insecure"])
+	return err == nil && insecure
+}
+
 // ByDigest reports whether the result gets no tag, in the registry and in the image
 // store: its name is that of the repository, and it is called by its digest. So jobs
 // that build one platform each don't get in each other's way.

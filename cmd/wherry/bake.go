@@ -230,7 +230,7 @@ func (b *baker) buildTargets(ctx context.Context, o bakeOptions, targets []build
 		if b.chosen != nil || !pushes(false, t.Request.Outputs) {
 			continue
 		}
-		err := pushResult(ctx, b.env, t.Request.Names, results[t.Name].Digest, o.Progress == "quiet")
+		err := pushResult(ctx, b.env, t.Request, results[t.Name].Digest, o.Progress == "quiet")
 		if err != nil {
 			return &build.TargetError{Target: t.Name, Err: err}
 		}

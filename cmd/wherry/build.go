@@ -178,7 +178,7 @@ func (b *builder) build(ctx context.Context, o buildOptions) error {
 		return reported
 	}
 	if b.farm == nil && pushes(o.Push, b.request.Outputs) {
-		if err := pushResult(ctx, b.env, b.request.Names, res.Digest, o.Quiet); err != nil {
+		if err := pushResult(ctx, b.env, b.request, res.Digest, o.Quiet); err != nil {
 			return err
 		}
 		b.Out.Reset() // stdout is the digest alone

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -54,11 +55,11 @@ func (b *builder) ask(ctx context.Context, call string) error {
 	return nil
 }
 
-// pushResult pushes what was built under its names; without a tag it is called by its
+// pushResult pushes what was built of r under its names; without a tag it is called by its
 // digest.
-func pushResult(ctx context.Context, e *env, names []reference.Named, digest v1.Hash, quiet bool) error {
-	for _, name := range names {
-		o := pushOptions{Ref: name.String(), Quiet: quiet}
+func pushResult(ctx context.Context, e *env, r build.Request, digest v1.Hash, quiet bool) error {
+	for _, name := range r.Names {
+		o := pushOptions{Ref: name.String(), Quiet: quiet, Insecure: slices.ContainsFunc(r.Outputs, build.Output.Insecure)}
 		if reference.IsNameOnly(name) {
 			o.Ref, o.ByDigest = name.Name()+"@"+digest.String(), true
 		}

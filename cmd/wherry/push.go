@@ -19,6 +19,7 @@ type pushOptions struct {
 	Quiet    bool
 	Platform string // empty: the image whole
 	ByDigest bool   // Ref has a digest, and is pushed without a tag
+	Insecure bool   // certificates are not verified, nor needed
 }
 
 func newPushCommand(e *env) *cli.Command {
@@ -65,7 +66,7 @@ func runPush(ctx context.Context, e *env, o pushOptions) error {
 	header = append(header, fmt.Sprintf("The push refers to repository [%s]", ref.Name()))
 	show := newProgress(e, o.Quiet, pushWords, header...)
 	defer show.close()
-	client, err := e.registryClient(show.update)
+	client, err := e.registryClientFor(o.Insecure, show.update)
 	if err != nil {
 		return err
 	}
