@@ -174,7 +174,7 @@ func (s *suite) commands() map[string]func(*testscript.TestScript, bool, []strin
 		"as": cmdAs, "contained": cmdContained, "code": cmdCode, "refused": cmdRefused, "killed": cmdKilled, "parallel": cmdParallel,
 		// registry_test.go
 		"registry": cmdRegistry, "debian-registry": cmdDebianRegistry, "publish": cmdPublish,
-		"requests": cmdRequests, "published": cmdPublished, "attach": cmdAttach, "shown": cmdShown, "sent": cmdSent,
+		"requests": cmdRequests, "published": cmdPublished, "shown": cmdShown, "sent": cmdSent,
 		// copy_test.go
 		"sign": cmdSign, "referrers": cmdReferrers, "received": cmdReceived,
 		// hub_test.go

@@ -14,9 +14,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/bcrypt"
 
@@ -59,7 +57,7 @@ func (e *endpoint) digest(repoTag string) (v1.Hash, error) {
 	return d.Digest, nil
 }
 
-// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [apart] [nomount] [noreferrers] [behind=NAME] [manner=NAME]... [FAULT=TIMES]... starts a
+// cmdRegistry: registry NAME [external] [tls] [client] [basic=USER:PASSWORD] [token=USER:PASSWORD] [life=DURATION] [realm=URL] [redirect=URL] [rate=BYTES] [apart] [behind=NAME] [manner=NAME]... [FAULT=TIMES]... starts a
 // registry; its address is in $NAME, with tls its CA in the file $NAME_CA. With client it wants a certificate, which is
 // in $NAME_CERT and $NAME_KEY; external: not on loopback. The faults and manners are testreg's. behind: in
 // front of another one that has the content.
@@ -74,12 +72,8 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 			o.Client = true
 		case "external":
 			o.External = true
-		case "noreferrers":
-			o.NoReferrers = true
 		case "apart":
 			o.Apart = true
-		case "nomount":
-			o.NoMount = true
 		case "basic", "token":
 			o.Auth = key
 			o.User, o.Password, _ = strings.Cut(value, ":")
@@ -262,26 +256,6 @@ func cmdPublished(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Check(err)
-	fmt.Fprintln(ts.Stdout(), digest)
-}
-
-// cmdAttach: attach NAME REPO:TAG [TAG] puts something that refers to an image into a registry without wherry, as a
-// signature does, and prints its digest. With TAG it has one more under that tag, without a subject: "sha256-HEX.sig" is cosign's.
-func cmdAttach(ts *testscript.TestScript, _ bool, args []string) {
-	e := storyOf(ts).registries[args[0]]
-	subject, err := e.digest(args[1])
-	ts.Check(err)
-	repo, _, _ := strings.Cut(args[1], ":")
-	repo, _, _ = strings.Cut(repo, "@")
-	img, err := base.Random(int64(len(args[1]))+int64(subject.Hex[0])*1000, 1, 100, hostPlatform())
-	ts.Check(err)
-	referrer := mutate.Subject(img, v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: subject, Size: 1}).(v1.Image)
-	digest, err := referrer.Digest()
-	ts.Check(err)
-	ts.Check(e.put(repo+"@"+digest.String(), referrer))
-	if len(args) > 2 {
-		ts.Check(e.put(repo+":"+strings.Replace(args[2], "HEX", subject.Hex, 1), img))
-	}
 	fmt.Fprintln(ts.Stdout(), digest)
 }
 

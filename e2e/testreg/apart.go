@@ -9,10 +9,9 @@ import (
 )
 
 // apart keeps the blobs of repositories apart, as real registries do: what one has
-// another gets by an upload, or by a mount if the registry has that.
+// another gets by an upload or a mount.
 type apart struct {
-	next   http.Handler
-	mounts bool
+	next http.Handler
 
 	mu   sync.Mutex
 	held map[string]bool // "repo@digest"
@@ -30,7 +29,7 @@ func (a *apart) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case (req.Method == http.MethodGet || req.Method == http.MethodHead) && !a.has(repo, path.Base(rest)):
 		http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN"}]}`, http.StatusNotFound)
 		return
-	case req.Method == http.MethodPost && from != "" && a.mounts && a.has(from, query.Get("mount")):
+	case req.Method == http.MethodPost && from != "" && a.has(from, query.Get("mount")):
 		a.hold(repo, query.Get("mount"))
 		w.Header().Set("Location", "/v2/"+repo+"/blobs/"+query.Get("mount"))
 		w.WriteHeader(http.StatusCreated)

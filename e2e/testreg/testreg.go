@@ -34,10 +34,7 @@ type Options struct {
 	Rate     int            // bytes a second that a blob comes at; 0: as fast as it goes
 	Behind   string         // the address of a registry that has the content; "": this one has it
 	Manners  []string       // what it does otherwise than most, see manners.go
-
-	NoReferrers bool // no referrers API
-	Apart       bool // repositories do not share their blobs; with NoMount not even by a mount
-	NoMount     bool
+	Apart    bool           // repositories do not share their blobs, but by mounts
 }
 
 // Registry is a running registry.
@@ -58,12 +55,12 @@ type Registry struct {
 // say otherwise, until Close.
 func Start(o Options) (*Registry, error) {
 	r := &Registry{options: o}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(!o.NoReferrers))
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
 	if o.Behind != "" {
 		store = behind(o.Behind)
 	}
-	if o.Apart || o.NoMount {
-		store = &apart{next: store, mounts: !o.NoMount}
+	if o.Apart {
+		store = &apart{next: store}
 	}
 	mannered, err := r.mannered(r.guarded(r.faulty(store)))
 	if err != nil {
