@@ -70,6 +70,34 @@ func FormatsWork(ctx context.Context, hostPID bool) error {
 	if _, werr := c.Proc.Wait(); werr != nil {
 		return werr
 	}
+	return whyNoFormats(err)
+}
+
+// What registering formats begins with, as a SetupError has it.
+const mountFormats, mountProc = "mount binfmt_misc", "mount /proc"
+
+// NoFormatsError says in words why the kernel lets no formats be registered for steps alone.
+type NoFormatsError struct {
+	Reason string
+	Err    error // what the kernel said
+}
+
+func (e *NoFormatsError) Error() string { return e.Reason }
+
+// Unwrap returns what the kernel said.
+func (e *NoFormatsError) Unwrap() error { return e.Err }
+
+// whyNoFormats finds words for what the kernel refuses. Of others its own have to do.
+func whyNoFormats(err error) error {
+	refused, ok := errors.AsType[*SetupError](err)
+	switch {
+	case !ok || !errors.Is(err, unix.EPERM):
+		return err
+	case refused.Op == mountFormats:
+		return &NoFormatsError{"before Linux 6.7 there is one list of emulators for the whole machine", err}
+	case refused.Op == mountProc:
+		return &NoFormatsError{"an outer container hides parts of /proc", err}
+	}
 	return err
 }
 
@@ -148,7 +176,7 @@ func registerFormats(lines []string) error {
 	}
 	m, err := newMount("binfmt_misc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
-		return step.Setup(err, "mount binfmt_misc")
+		return step.Setup(err, mountFormats)
 	}
 	defer m.Close()
 	register, err := unix.Openat(int(m.Fd()), "register", unix.O_WRONLY|unix.O_CLOEXEC, 0)

@@ -36,7 +36,7 @@ func probe(p *plan) error {
 	}
 	if !p.SharedProc {
 		if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-			return step.Setup(err, "mount /proc")
+			return step.Setup(err, mountProc)
 		}
 	}
 	return registerFormats(p.Formats)

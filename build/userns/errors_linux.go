@@ -73,7 +73,7 @@ func diagnose(err error, inside bool, setting func(file string) string) (reason,
 	case errors.Is(err, unix.EUSERS):
 		return "user namespaces are nested too deeply", ""
 	case inside && errors.Is(err, unix.EINVAL):
-		return "the root folder is not that of a mount, as in a chroot", ""
+		return "the root folder can't be left by pivot_root, as in a chroot or an initramfs", ""
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return "the kernel has no user namespaces", ""
 	case seccompFiltered(setting("/proc/self/status")):

@@ -25,7 +25,7 @@ func TestDiagnose(t *testing.T) {
 		{true, unix.EPERM, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1", "/proc/self/status": filtered}, "AppArmor restricts user namespaces", allowByAppArmor()},
 		{false, unix.ENOSPC, map[string]string{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "there are too many user namespaces", "sudo sysctl -w user.max_user_namespaces=15000"},
 		{false, unix.EUSERS, nil, "user namespaces are nested too deeply", ""},
-		{true, unix.EINVAL, nil, "the root folder is not that of a mount, as in a chroot", ""},
+		{true, unix.EINVAL, nil, "the root folder can't be left by pivot_root, as in a chroot or an initramfs", ""},
 		{false, unix.EINVAL, nil, "the kernel has no user namespaces", ""},
 		{false, unix.EPERM, map[string]string{"/proc/self/status": filtered}, "a seccomp filter forbids it, as containers have by default", "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined ..."},
 		{false, unix.EPERM, map[string]string{"/proc/self/status": free}, "operation not permitted", ""},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	mobyuserns "github.com/moby/sys/userns"
 	"golang.org/x/sys/unix"
 )
@@ -134,11 +135,21 @@ func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return notPermitted(fmt.Errorf("make mounts private: %w", err), true)
 	}
+	if onInitramfs() {
+		return notPermitted(fmt.Errorf("pivot_root: %w", unix.EINVAL), true)
+	}
 	// What is missing is found out after what is forbidden.
 	if err := unix.PivotRoot("/proc/nowhere", "/proc/nowhere"); !errors.Is(err, unix.ENOENT) {
 		return notPermitted(fmt.Errorf("pivot_root: %w", err), true)
 	}
 	return nil
+}
+
+// onInitramfs: nobody can pivot out of the file system that the kernel itself has mounted first, and that some virtual
+// machines never leave (pivot_root(2)).
+func onInitramfs() bool {
+	top, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	return err == nil && len(top) > 0 && top[0].ID == top[0].Parent
 }
 
 // dieWithParent sets the death signal anew: gaining capabilities at exec has cleared it. It belongs to a thread, and

@@ -73,12 +73,17 @@ func stepsText(s build.PlatformSteps) string {
 
 // hintForEmulator is what would let steps for the platform run.
 func hintForEmulator(e *build.NoEmulatorError) string {
-	if e.Own {
-		return fmt.Sprintf("sudo apt-get install qemu-user-static (or your system's way), or %s build --emulator-dir FOLDER ...", program)
-	}
 	arch := e.Platform
 	if p, err := platform.Parse(e.Platform); err == nil {
 		arch = p.Architecture
+	}
+	return hintForEmulators(e, arch)
+}
+
+// hintForEmulators is hintForEmulator for these architectures, "all" for all there are.
+func hintForEmulators(e *build.NoEmulatorError, arch string) string {
+	if e.Own {
+		return fmt.Sprintf("sudo apt-get install qemu-user-static (or your system's way), or %s build --emulator-dir FOLDER ...", program)
 	}
 	return fmt.Sprintf("docker run --privileged --rm tonistiigi/binfmt --install %s, or sudo apt-get install qemu-user-static: on the host, whose kernel it is", arch)
 }

@@ -149,7 +149,7 @@ func (e *env) platformsOf(b buildFacts) []platformFacts {
 		f := platformFacts{Platform: "linux/" + arch, Runs: "native", Emulator: steps.Emulator, Registered: steps.Registered}
 		switch none, ok := errors.AsType[*build.NoEmulatorError](steps.Reason); {
 		case ok:
-			f.Runs, f.Reason, f.Hint = "no", none.Reason, hintForEmulator(none)
+			f.Runs, f.Reason, f.Hint = "no", none.Reason, hintForEmulators(none, "all")
 		case steps.Emulator != "":
 			f.Runs = "emulated"
 		}
