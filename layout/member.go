@@ -10,10 +10,6 @@ import (
 	"github.com/wherry-oci/wherry/platform"
 )
 
-// attestationSubject is BuildKit's annotation for the manifest that an
-// attestation in the same index speaks about.
-const attestationSubject = "vnd.docker.reference.digest"
-
 // Member is one manifest of a [Draft].
 type Member struct {
 	// Ref is the full normalised name of the manifest where it was found; of one
@@ -164,7 +160,7 @@ func (d *Draft) Remove(gone func(*Member) bool) []Member {
 	}
 	var kept, removed []Member
 	for _, m := range d.Members {
-		if away[m.Descriptor.Digest.String()] || away[m.Descriptor.Annotations[attestationSubject]] {
+		if away[m.Descriptor.Digest.String()] || away[m.Descriptor.Annotations[platform.AttestationSubject]] {
 			removed = append(removed, m)
 		} else {
 			kept = append(kept, m)
@@ -189,7 +185,7 @@ func MembersFor(all []Member, platforms []v1.Platform) []Member {
 	}
 	var some []Member
 	for _, m := range all {
-		if wanted[m.Descriptor.Digest.String()] || wanted[m.Descriptor.Annotations[attestationSubject]] {
+		if wanted[m.Descriptor.Digest.String()] || wanted[m.Descriptor.Annotations[platform.AttestationSubject]] {
 			some = append(some, m)
 		}
 	}
@@ -299,7 +295,7 @@ func (m Member) of(ctx context.Context, read reader, doc *document, d v1.Descrip
 // withSubject drops attestations of what is not among the members.
 func withSubject(found []Member) []Member {
 	return slices.DeleteFunc(found, func(m Member) bool {
-		of := m.Descriptor.Annotations[attestationSubject]
+		of := m.Descriptor.Annotations[platform.AttestationSubject]
 		return of != "" && !slices.ContainsFunc(found, func(o Member) bool { return o.Descriptor.Digest.String() == of })
 	})
 }

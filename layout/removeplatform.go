@@ -14,9 +14,6 @@ import (
 	"github.com/wherry-oci/wherry/platform"
 )
 
-// attests is the annotation of an attestation in an index: the manifest it is about.
-const attests = "vnd.docker.reference.digest"
-
 // RemovePlatforms takes the content for these platforms away from the index that
 // ref stands for: their manifests, with what attests to them, and what no other
 // image needs of their configs and layers. The index and its names stay; a
@@ -109,7 +106,7 @@ func (s *Store) planPlatforms(ctx context.Context, img *Image, platforms []v1.Pl
 	p.left = len(found) - len(p.images)
 	for _, doc := range t.docs {
 		for _, c := range doc.children {
-			about, err := v1.NewHash(c.Annotations[attests])
+			about, err := v1.NewHash(c.Annotations[platform.AttestationSubject])
 			if err == nil && p.all[about] && platform.IsAttestation(c) {
 				p.all[c.Digest] = true
 			}

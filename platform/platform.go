@@ -24,6 +24,10 @@ import (
 // images they speak about (provenance and SBOM attestations).
 const referenceType = "vnd.docker.reference.type"
 
+// AttestationSubject is the annotation by which an attestation in an index names the
+// manifest that it is about: its digest.
+const AttestationSubject = "vnd.docker.reference.digest"
+
 // NoMatchError says that an image has no manifest for the platform asked for.
 type NoMatchError struct {
 	Want v1.Platform

@@ -102,10 +102,7 @@ func (s *imageSource) read(ctx context.Context, client *registry.Client) error {
 	if err != nil {
 		return asNoManifest(err, s.ref)
 	}
-	if s.raw, err = rawManifest(ctx, img); err != nil {
-		return err
-	}
-	s.image = img
+	s.raw, s.image = img.RawManifest(), img
 	d := ociDescriptor(img.Descriptor())
 	if s.desc.Size != 0 && s.desc.Size != d.Size {
 		return fmt.Errorf("invalid size mismatch for %s, %d != %d", d.Digest, s.desc.Size, d.Size)

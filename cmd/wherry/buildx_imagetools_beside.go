@@ -10,6 +10,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wherry-oci/wherry/platform"
 	"github.com/wherry-oci/wherry/registry"
 )
 
@@ -67,7 +68,7 @@ func (j *joining) beside(ctx context.Context, client *registry.Client, images []
 			if r.Annotations == nil {
 				r.Annotations = map[string]string{}
 			}
-			r.Annotations[attestationType], r.Annotations[attestationSubject] = attestationManifest, d.Digest.String()
+			r.Annotations[attestationType], r.Annotations[platform.AttestationSubject] = attestationManifest, d.Digest.String()
 			found[i] = &r
 			return nil
 		})

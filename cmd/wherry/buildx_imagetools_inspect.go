@@ -73,10 +73,7 @@ func runImagetoolsInspect(ctx context.Context, e *env, o imagetoolsInspectOption
 }
 
 func inspectInRegistry(ctx context.Context, e *env, img *registry.Image, ref reference.Named, o imagetoolsInspectOptions) error {
-	raw, err := rawManifest(ctx, img)
-	if err != nil {
-		return err
-	}
+	raw := img.RawManifest()
 	if o.Raw {
 		_, err := e.Out.Write(raw) // without a line break: it has a digest
 		return err

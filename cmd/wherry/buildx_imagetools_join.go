@@ -22,11 +22,9 @@ import (
 	"github.com/wherry-oci/wherry/registry"
 )
 
-// The annotations of attestations in an index.
+// The annotation of attestations in an index, beside [platform.AttestationSubject].
 const (
-	attestationType    = "vnd.docker.reference.type"
-	attestationSubject = "vnd.docker.reference.digest"
-
+	attestationType     = "vnd.docker.reference.type"
 	attestationManifest = "attestation-manifest" // of the type
 )
 
@@ -157,7 +155,7 @@ func (j *joining) filter(ctx context.Context, client *registry.Client) error {
 	var kept, images []ocispecs.Descriptor
 	attested := map[string]bool{}
 	for _, d := range index.Manifests {
-		subject, attests := about[d.Annotations[attestationSubject]]
+		subject, attests := about[d.Annotations[platform.AttestationSubject]]
 		attests = attests && d.Annotations[attestationType] == attestationManifest && j.wants(subject.Platform)
 		switch {
 		case attests:

@@ -15,6 +15,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wherry-oci/wherry/platform"
 	"github.com/wherry-oci/wherry/registry"
 )
 
@@ -113,7 +114,7 @@ func (l *imagetoolsLoad) manifest(ctx context.Context, d v1.Descriptor) (loadedM
 	if err := readJSON(ctx, l.image, d, maxManifest, &m.manifest); err != nil {
 		return m, err
 	}
-	if m.about = firstOf(d.Annotations["com.docker.reference.digest"], d.Annotations[attestationSubject]); m.about != "" {
+	if m.about = firstOf(d.Annotations["com.docker.reference.digest"], d.Annotations[platform.AttestationSubject]); m.about != "" {
 		return m, nil
 	}
 	config, err := v1Descriptor(m.manifest.Config)

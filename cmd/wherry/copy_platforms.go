@@ -59,7 +59,7 @@ func onlyPlatforms(ctx context.Context, src registry.Source, want []v1.Platform)
 func indexOf(ctx context.Context, src registry.Source, members []layout.Member, keep map[v1.Hash]bool) (registry.Source, error) {
 	var kept []v1.Descriptor
 	for _, m := range members {
-		about, _ := v1.NewHash(m.Descriptor.Annotations["vnd.docker.reference.digest"])
+		about, _ := v1.NewHash(m.Descriptor.Annotations[platform.AttestationSubject])
 		if keep[m.Descriptor.Digest] || platform.IsAttestation(m.Descriptor) && keep[about] {
 			kept = append(kept, m.Descriptor)
 		}

@@ -138,22 +138,7 @@ func viewIndex(ctx context.Context, e *env, o indexInspectOptions) (*indexView, 
 	if err != nil {
 		return nil, asNoManifest(err, ref)
 	}
-	raw, err := rawManifest(ctx, img)
-	if err != nil {
-		return nil, err
-	}
-	return newIndexView(familiarString(ref.String()), "registry", img.Descriptor(), raw)
-}
-
-// rawManifest is what img's name stands for, byte for byte.
-func rawManifest(ctx context.Context, img *registry.Image) ([]byte, error) {
-	d := img.Descriptor()
-	r, err := img.Open(ctx, d, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, d.Size))
+	return newIndexView(familiarString(ref.String()), "registry", img.Descriptor(), img.RawManifest())
 }
 
 func viewDraft(ctx context.Context, d *layout.Draft) (*indexView, error) {
@@ -185,7 +170,7 @@ func newIndexView(name, from string, d v1.Descriptor, raw []byte) (*indexView, e
 	for i, m := range index.Manifests {
 		view.Manifests[i] = indexEntry{
 			Platform: platformOf(m), MediaType: m.MediaType, Digest: m.Digest.String(), Size: m.Size, ArtifactType: m.ArtifactType,
-			Attests: m.Annotations["vnd.docker.reference.digest"], Annotations: m.Annotations,
+			Attests: m.Annotations[platform.AttestationSubject], Annotations: m.Annotations,
 		}
 	}
 	return view, nil

@@ -118,16 +118,7 @@ func inspectDraft(ctx context.Context, e *env, d *layout.Draft, o manifestInspec
 func inspectRemote(ctx context.Context, e *env, img *registry.Image, ref reference.Named, o manifestInspectOptions) error {
 	root := img.Descriptor()
 	if !o.Verbose {
-		r, err := img.Open(ctx, root, 0)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		raw, err := io.ReadAll(io.LimitReader(r, root.Size))
-		if err != nil {
-			return err
-		}
-		return writeManifest(&e.Out, raw, root.MediaType)
+		return writeManifest(&e.Out, img.RawManifest(), root.MediaType)
 	}
 	members, err := layout.Members(ctx, img, ref.String(), digestedBy(ref))
 	if err != nil {

@@ -84,12 +84,8 @@ func (f *memberFinder) find(ctx context.Context, typed string) ([]layout.Member,
 }
 
 func remoteMembers(ctx context.Context, img *registry.Image, ref reference.Named) ([]layout.Member, []byte, error) {
-	raw, err := rawManifest(ctx, img)
-	if err != nil {
-		return nil, nil, err
-	}
 	found, err := layout.Members(ctx, img, ref.String(), digestedBy(ref))
-	return found, raw, err
+	return found, img.RawManifest(), err
 }
 
 // mayBeAbsent: registries that do not show whether they have something answer
