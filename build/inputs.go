@@ -113,6 +113,9 @@ func (in *inputs) mount(name, dir string, fail func(error)) error {
 	if err != nil {
 		return err
 	}
+	if files, err = withoutLabels(files); err != nil {
+		return err
+	}
 	in.mounts[name] = readable{files, fail}
 	if in.masked(dir) {
 		in.mounts[name], err = asInGit(in.mounts[name])
@@ -121,6 +124,16 @@ func (in *inputs) mount(name, dir string, fail func(error)) error {
 		in.mounts[name], err = withNotedModes(in.mounts[name])
 	}
 	return err
+}
+
+// withoutLabels leaves SELinux's labels behind, which say where a file is and not what it is.
+func withoutLabels(files fsutil.FS) (fsutil.FS, error) {
+	return fsutil.NewFilterFS(files, &fsutil.FilterOpt{
+		Map: func(_ string, st *types.Stat) fsutil.MapResult {
+			delete(st.Xattrs, "security.selinux")
+			return fsutil.MapResultKeep
+		},
+	})
 }
 
 // withNotedModes has the engine of an ordinary user make files that it can read and change,

@@ -5,6 +5,8 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 
+	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/handover"
 	"github.com/wherry-oci/wherry/build/userns"
 )
@@ -63,6 +66,7 @@ type storage struct {
 	aside                 bool                // owners are kept beside the files
 	shareFS               func() error
 	noDevices             func() bool // devices can't be made
+	domain                *executor.Domain
 }
 
 func openStorage(o Options, st *state, name string) (*storage, error) {
@@ -71,9 +75,13 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 		return nil, err
 	}
 	s := &storage{name: name, mountless: o.NoMounts, shareFS: sync.OnceValue(userns.ShareFS)}
+	if s.domain, err = findDomain(o, dir); err != nil {
+		return nil, err
+	}
 	switch name {
 	case overlayfs:
 		s.Snapshotter, err = overlay.NewSnapshotter(dir)
+		s.Snapshotter = s.domain.Snapshots(s.Snapshotter)
 	case handed:
 		s.name, s.aside = handedOver, o.ownersAside()
 		s.folders, err = openFolders(dir, o)
@@ -85,6 +93,18 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 		return err == nil && refused && !s.aside // else who makes one says what is wrong
 	})
 	return s, err
+}
+
+// findDomain finds what SELinux takes steps for, and has the snapshots in dir labelled for that.
+func findDomain(o Options, dir string) (*executor.Domain, error) {
+	if o.NoSteps || o.NoMounts || o.Runtime != "" {
+		return nil, nil // there are no steps, or they are what they are
+	}
+	domain, err := executor.FindDomain(dir)
+	if _, keep := errors.AsType[*executor.NotLabelledError](err); err != nil && !keep {
+		return nil, fmt.Errorf("find what SELinux takes steps for: %w", err)
+	}
+	return domain, domain.LabelFolder(dir)
 }
 
 // readyForGit has BuildKit's git source work where nothing can be unshared.

@@ -1,15 +1,9 @@
 package executor
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
 // AppArmorProfile is the profile that AppArmor confines steps of real root by: that of docker's containers, or else that of
@@ -43,38 +37,4 @@ func appArmorProfile(root string) string {
 		}
 	}
 	return podmans
-}
-
-// confineByAppArmor has the next execve of this thread, which is the one that starts the step, put it under a profile; none
-// is "". It comes before all else: this /proc is the outer one, in which an image can't have put anything, and a file
-// of attributes can only be written with the rights with which it was opened.
-func confineByAppArmor(profile string) error {
-	if profile == "" {
-		return nil
-	}
-	fd, err := openAttribute("/proc/thread-self/attr/apparmor/exec")
-	if errors.Is(err, fs.ErrNotExist) { // before Linux 4.20 or so there is one file for all security modules
-		fd, err = openAttribute("/proc/thread-self/attr/exec")
-	}
-	if err == nil {
-		_, err = unix.Write(fd, []byte("exec "+profile))
-		step.Closing(fd)
-	}
-	return step.Setup(err, "take the AppArmor profile %q", profile)
-}
-
-func openAttribute(name string) (int, error) {
-	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Statfs_t
-	if err = unix.Fstatfs(fd, &st); err == nil && st.Type != unix.PROC_SUPER_MAGIC {
-		err = unix.EINVAL
-	}
-	if err != nil {
-		step.Closing(fd)
-		return -1, err
-	}
-	return fd, nil
 }

@@ -51,11 +51,11 @@ func TestAppArmorProfile(t *testing.T) {
 
 // TestConfineByAppArmor names a profile that no kernel has: what refuses it is told with its name.
 func TestConfineByAppArmor(t *testing.T) {
-	if err := confineByAppArmor(""); err != nil {
+	if err := confine(&plan{}); err != nil {
 		t.Error(err)
 	}
 	const none = "wherry-has-no-such-profile"
-	if err := confineByAppArmor(none); err == nil || !strings.Contains(err.Error(), `AppArmor profile "`+none+`"`) {
+	if err := confine(&plan{AppArmor: none}); err == nil || !strings.Contains(err.Error(), `AppArmor profile "`+none+`"`) {
 		t.Errorf("a profile that is not there: %v", err)
 	}
 }

@@ -43,6 +43,14 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if in.resolvConf, in.hosts, err = step.EtcFiles(ctx, e.opts.Root, e.opts.DNS, meta, &undo); err != nil {
 		return err
 	}
+	if meta.SecurityMode != pb.SecurityMode_INSECURE {
+		var release func()
+		if in.labels, release, err = e.opts.Domain.Labels(); err != nil {
+			return err
+		}
+		undo.Add(func() error { release(); return nil })
+	}
+	root.Src = in.labels.Source(root.Src)
 	began := time.Now()
 	var folder string
 	if in.rootfs, folder, err = e.mountRoot(ctx, id, root, &undo); err != nil {

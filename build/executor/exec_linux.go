@@ -84,7 +84,7 @@ func enterPIDNamespace(pid int) error {
 // command in it. It returns only on failure.
 func joinStep(p *plan) error {
 	const pidFD = step.ControlFD + 1
-	if err := confineByAppArmor(p.AppArmor); err != nil {
+	if err := confine(p); err != nil {
 		return err
 	}
 	// A mount namespace can only be entered by a thread whose root and cwd are its own.

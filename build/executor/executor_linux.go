@@ -38,6 +38,8 @@ type Options struct {
 	Networks map[pb.NetMode]network.Provider
 	// DNS overrides parts of the host's resolv.conf; nil leaves it as it is.
 	DNS *oci.DNSConfig
+	// Domain is that of SELinux for steps, whose root file systems have its label already; nil is that of this process.
+	Domain *Domain
 }
 
 // stepExecutor is the executor.Executor of this package. It is safe for concurrent use.
@@ -69,6 +71,9 @@ func New(o Options) (executor.Executor, error) {
 		if err := writeAptSetting(o.Root); err != nil {
 			return nil, fmt.Errorf("make executor folder: %w", err)
 		}
+	}
+	if err := o.Domain.LabelFolder(o.Root); err != nil {
+		return nil, err
 	}
 	return &stepExecutor{opts: o, self: sync.OnceValues(step.OpenSelf), appArmor: sync.OnceValue(AppArmorProfile)}, nil
 }

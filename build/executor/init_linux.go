@@ -44,7 +44,7 @@ func probe(p *plan) error {
 
 // becomeStep sets the new namespaces up from inside and executes the step. It returns only on failure.
 func becomeStep(p *plan) error {
-	if err := confineByAppArmor(p.AppArmor); err != nil {
+	if err := confine(p); err != nil {
 		return err
 	}
 	if p.CgroupNS {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/selinux"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
@@ -68,6 +69,9 @@ func mountAll(root step.RootDir, p *plan) error {
 		if err != nil {
 			return step.Setup(err, "mount %s", m.Target)
 		}
+		if err := labelRoot(root, m); err != nil {
+			return step.Setup(err, "label %s", m.Target)
+		}
 		if m.Target == "/dev" {
 			if err := populateDev(root, p.Nodes); err != nil {
 				return err
@@ -75,6 +79,19 @@ func mountAll(root step.RootDir, p *plan) error {
 		}
 	}
 	return nil
+}
+
+// labelRoot gives the root of a mount that has just been made the label that it should have.
+func labelRoot(root step.RootDir, m mountPlan) error {
+	if m.Label == "" {
+		return nil
+	}
+	fd, err := root.Open(m.Target, unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer step.Closing(fd)
+	return unix.Setxattr(step.FDPath(fd), selinux.Xattr, []byte(m.Label), 0)
 }
 
 func mountOne(root step.RootDir, m mountPlan) error {
@@ -162,7 +179,7 @@ func mountCgroup(root step.RootDir, m mountPlan) error {
 // restrict hides the masked paths and makes others read-only. Paths that this kernel does not have are skipped.
 func restrict(root step.RootDir, p *plan) error {
 	for _, name := range p.Masked {
-		if err := onExisting(root, name, mask); err != nil {
+		if err := onExisting(root, name, func(target int) error { return mask(target, p.SELinux) }); err != nil {
 			return step.Setup(err, "mask %s", name)
 		}
 	}
@@ -194,13 +211,15 @@ func missing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(e
 
 // mask covers a folder with an empty read-only tmpfs, and a file with the outer /dev/null (never with the one inside:
 // the image could have put anything there, CVE-2025-31133).
-func mask(target int) error {
+func mask(target int, labels selinux.Labels) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(target, &st); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return unix.Mount("tmpfs", step.FDPath(target), "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nr_blocks=1,nr_inodes=1")
+		empty := mountPlan{Type: "tmpfs", Data: "nr_blocks=1,nr_inodes=1"}
+		empty.takeLabel(labels)
+		return unix.Mount("tmpfs", step.FDPath(target), empty.Type, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, empty.Data)
 	}
 	null, err := cloneDevice(nodePlan{Path: "/dev/null", Major: 1, Minor: 3})
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/executor/internal/selinux"
 )
 
 // mountOption is what a word among a mount's options means: as a flag of mount(2), and as an attribute that
@@ -66,4 +68,12 @@ func newMountPlan(m specs.Mount, devices, single bool) mountPlan {
 		p.Flags, p.Attrs = p.Flags|unix.MS_NODEV, p.Attrs|unix.MOUNT_ATTR_NODEV
 	}
 	return p
+}
+
+// takeLabel has the files of a mount labelled for SELinux, where its source has not yet seen to that.
+func (p *mountPlan) takeLabel(l selinux.Labels) {
+	if p.Type == "mqueue" {
+		p.Label = l.Files
+	}
+	p.Data = l.MountData(p.Type, p.Data)
 }

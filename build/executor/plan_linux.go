@@ -3,6 +3,7 @@ package executor
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/selinux"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
@@ -18,6 +19,7 @@ type plan struct {
 	Readonly     []string
 
 	AppArmor string // the profile that confines the step; "" for none of its own
+	SELinux  selinux.Labels
 	Hostname string
 	Loopback bool   // bring lo up: the network namespace is new
 	NetNS    string // join this network namespace; "" for none
@@ -53,6 +55,7 @@ type mountPlan struct {
 	Attrs  uint64 // of a bind mount: what mount_setattr sets
 	Rec    bool
 	Data   string
+	Label  string // for SELinux, of the mount's root alone; "" for what it has by itself
 }
 
 // nodePlan is a device node: the host's own is bound over an empty file.

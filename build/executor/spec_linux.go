@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/selinux"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
@@ -29,6 +30,7 @@ type specInput struct {
 	net                network.Namespace
 	rootless, single   bool
 	sharedPIDNamespace bool
+	labels             selinux.Labels
 }
 
 // generatePlan lets BuildKit write the OCI spec and boils it down. The cleanup releases the mounts' sources.
@@ -43,6 +45,9 @@ func generatePlan(ctx context.Context, meta executor.Meta, in specInput) (*plan,
 	}
 	// A mount below another one has to come after it, in whatever order the Dockerfile names them.
 	mounts := slices.Clone(in.mounts)
+	for i := range mounts {
+		mounts[i].Src = in.labels.Source(mounts[i].Src)
+	}
 	slices.SortStableFunc(mounts, func(a, b executor.Mount) int { return strings.Compare(a.Dest, b.Dest) })
 	spec, cleanup, err := oci.GenerateSpec(ctx, meta, mounts, in.id, in.resolvConf, in.hosts, in.net, "", mode, nil, "", false, "", nil, opts...)
 	if err != nil {
@@ -61,6 +66,10 @@ func generatePlan(ctx context.Context, meta executor.Meta, in specInput) (*plan,
 	if err != nil {
 		cleanup()
 		return nil, nil, err
+	}
+	p.SELinux = in.labels
+	for i := range p.Mounts {
+		p.Mounts[i].takeLabel(in.labels)
 	}
 	return p, cleanup, nil
 }

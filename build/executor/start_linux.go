@@ -9,6 +9,7 @@ import (
 	"github.com/moby/buildkit/executor"
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-oci/wherry/build/executor/internal/selinux"
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
@@ -16,7 +17,7 @@ import (
 func (e *stepExecutor) start(ctx context.Context, p *plan, g group, info executor.ProcessInfo, started func(pid int)) error {
 	var held heldFiles
 	defer held.close()
-	return step.Run(ctx, info, p, func(stdio []*os.File) (*step.Child, error) {
+	return step.Run(ctx, info, p, e.pipeFor(p), func(stdio []*os.File) (*step.Child, error) {
 		c, err := e.spawnFor(p, stdio)
 		if err != nil {
 			return nil, err
@@ -29,6 +30,14 @@ func (e *stepExecutor) start(ctx context.Context, p *plan, g group, info executo
 		}
 		return c, nil
 	}, started)
+}
+
+// pipeFor is how the pipes of a step's streams are made.
+func (e *stepExecutor) pipeFor(p *plan) func() (r, w *os.File, err error) {
+	if p.SELinux.Process == "" {
+		return os.Pipe
+	}
+	return func() (r, w *os.File, err error) { return selinux.Pipe(e.opts.Root) }
 }
 
 // spawnFor starts a child of its own namespaces, or one that joins those of a running step.

@@ -208,7 +208,7 @@ func (w *layerWriter) tellRest(e *entry) error {
 		return pathError("listxattr", name, err)
 	}
 	for _, key := range keys {
-		if key == capabilityKey || key == noteKey {
+		if key == capabilityKey || key == noteKey || inherited(key) {
 			continue
 		}
 		value, err := sysx.LGetxattr(name, key)

@@ -67,7 +67,7 @@ func newPlan(ctx context.Context, id, rootfs string, meta executor.Meta, abi int
 func (e *chrootExecutor) start(ctx context.Context, p *plan, lock *os.File, info executor.ProcessInfo, started func(pid int)) error {
 	supervised := *p
 	supervised.Supervise = true
-	return step.Run(ctx, info, &supervised, func(stdio []*os.File) (*step.Child, error) {
+	return step.Run(ctx, info, &supervised, os.Pipe, func(stdio []*os.File) (*step.Child, error) {
 		self, err := e.self()
 		if err != nil {
 			return nil, err

@@ -29,13 +29,13 @@ type Child struct {
 	console *os.File // master side of the step's terminal; nil without one
 }
 
-// Run starts a planned step by spawn, hands it its plan (which goes through gob), and sees it to its end. started is
-// called with the first process's pid once its own program runs. The errors are those of executor.Executor's Run.
-func Run(ctx context.Context, info executor.ProcessInfo, plan any, spawn func(stdio []*os.File) (*Child, error), started func(pid int)) error {
+// Run starts a planned step by spawn, hands it its plan (which goes through gob), and sees it to its end. Its streams are
+// made by pipe, which is os.Pipe unless such pipes are nothing for the step. started is called with the first process's pid once its own program runs. The errors are those of executor.Executor's Run.
+func Run(ctx context.Context, info executor.ProcessInfo, plan any, pipe func() (r, w *os.File, err error), spawn func(stdio []*os.File) (*Child, error), started func(pid int)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	stdio, err := newStdio(info)
+	stdio, err := newStdio(info, pipe)
 	if err != nil {
 		return err
 	}

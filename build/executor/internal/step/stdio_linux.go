@@ -20,6 +20,7 @@ const drainGrace = time.Second
 type stdio struct {
 	files   [3]*os.File // the child's ends
 	info    executor.ProcessInfo
+	pipe    func() (r, w *os.File, err error)
 	ours    []*os.File // our ends
 	readers []*os.File // those of ours that are read from
 	console *os.File
@@ -29,10 +30,10 @@ type stdio struct {
 	err    error
 }
 
-// newStdio makes pipes for the streams that are there and opens /dev/null for the others. With a terminal all three
+// newStdio makes pipes, by pipe, for the streams that are there and opens /dev/null for the others. With a terminal all three
 // are /dev/null until attachConsole.
-func newStdio(info executor.ProcessInfo) (_ *stdio, err error) {
-	s := &stdio{info: info}
+func newStdio(info executor.ProcessInfo, pipe func() (r, w *os.File, err error)) (_ *stdio, err error) {
+	s := &stdio{info: info, pipe: pipe}
 	defer func() {
 		if err != nil {
 			s.closeChildEnds()
@@ -54,7 +55,7 @@ func (s *stdio) input(src io.Reader, tty bool) (*os.File, error) {
 	if src == nil || tty {
 		return os.Open(os.DevNull)
 	}
-	r, w, err := os.Pipe()
+	r, w, err := s.pipe()
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (s *stdio) output(dst io.Writer, tty bool) (*os.File, error) {
 	if dst == nil || tty {
 		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	}
-	r, w, err := os.Pipe()
+	r, w, err := s.pipe()
 	if err != nil {
 		return nil, err
 	}
