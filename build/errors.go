@@ -26,6 +26,9 @@ type FromError = engine.FromError
 // the control group that it is in.
 type NotDelegatedError = executor.NotDelegatedError
 
+// NotLabelledError says why steps keep the label that SELinux gives to this process.
+type NotLabelledError = executor.NotLabelledError
+
 // The reasons of a [FromError].
 const (
 	FromNotFound    = engine.NotFound

@@ -29,6 +29,10 @@ type Rung struct {
 	Reason error
 	// Profile is that of AppArmor that steps get there; "" if they keep that of this process.
 	Profile string
+	// Label is the type of SELinux that steps get there (container_t); "" if they keep that of this process, where
+	// SELinux is in force for the reason in NoLabel: a [*NotLabelledError].
+	Label   string
+	NoLabel error
 	rungFacts
 }
 
@@ -117,6 +121,11 @@ func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 			d.rungFacts, d.Reason = r.rungFacts, nil
 		}
 	}
+	for i := range rungs[:4] {
+		if err := rungs[i].findLabel(dir, i > 0); err != nil {
+			return nil, err
+		}
+	}
 	if rungs[1].Reason != nil && rungs[2].Reason != nil && d.Reason != nil {
 		d.Reason = rungs[2].Reason
 	}
@@ -124,6 +133,16 @@ func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 		rungs[4].Platforms, rungs[4].NoEmulation = runnable(), "with this isolation there are no namespaces"
 	}
 	return rungs, nil
+}
+
+// findLabel finds what SELinux takes steps for on a rung with namespaces.
+func (r *Rung) findLabel(dir string, userNS bool) error {
+	domain, err := executor.FindDomain(dir, userNS)
+	if _, keep := errors.AsType[*NotLabelledError](err); err != nil && !keep {
+		return err
+	}
+	r.Label, r.NoLabel = domain.Type(), err
+	return nil
 }
 
 // tryRung finds what there is in namespaces with this mapping, or why they can't be had.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/wherry-oci/wherry/e2e/base"
@@ -20,6 +21,9 @@ import (
 
 // binary, when set, is a wherry to test instead of one compiled here.
 const binaryVariable = "WHERRY_E2E_BINARY"
+
+// baseVariable, when set, is an OCI layout with the base images, for where nothing can be compiled.
+const baseVariable = "WHERRY_E2E_BASE"
 
 // suite is what all stories share.
 type suite struct {
@@ -81,7 +85,12 @@ func newSuite(ctx context.Context) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) { return base.Index(context.Background()) })}
+	s := &suite{dir: dir, base: sync.OnceValues(func() (v1.ImageIndex, error) {
+		if ready := os.Getenv(baseVariable); ready != "" {
+			return layout.ImageIndexFromPath(ready)
+		}
+		return base.Index(context.Background())
+	})}
 	s.foreign = sync.OnceValues(func() (v1.ImageIndex, error) { return base.IndexFor(context.Background(), base.Foreign()) })
 	s.toolboxRoot = sync.OnceValues(s.unpackToolbox)
 	s.noBuild = sync.OnceValue(s.tryBuild)

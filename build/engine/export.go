@@ -44,8 +44,11 @@ func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Ex
 		e, err = newArchiveExporter(w, sm, ociexporter.VariantDocker)
 	default:
 		e, err = w.Worker.Exporter(name, sm)
-		if err == nil && w.snapshots.aside {
+		switch {
+		case err == nil && w.snapshots.aside:
 			e = &notedExporter{e, sm, w.snapshots.folders}
+		case err == nil && w.snapshots.domain != nil:
+			e = &notedExporter{e, sm, nil}
 		}
 		return &fileExporter{e}, err
 	}

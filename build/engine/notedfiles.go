@@ -28,12 +28,12 @@ import (
 	"github.com/wherry-oci/wherry/build/handover"
 )
 
-// notedExporter is BuildKit's exporter of folders or of tars, where owners are kept beside the files: what leaves has
-// the owners and modes that real root would have given, and nothing of the notes.
+// notedExporter is BuildKit's exporter of folders or of tars, where owners are kept beside the files, or files are labelled
+// for steps: what leaves has the owners and modes that real root would have given, and nothing of the notes and labels.
 type notedExporter struct {
 	exporter.Exporter
 	sessions  *session.Manager
-	snapshots *handover.Snapshots
+	snapshots *handover.Snapshots // nil if nothing is noted
 }
 
 func (e *notedExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
@@ -248,6 +248,10 @@ func (n *notedFS) restored(path string, entry fs.DirEntry) (fs.DirEntry, error) 
 		return entry, nil
 	}
 	made := st.Clone()
+	delete(made.Xattrs, selinuxLabel)
+	if n.snapshots == nil {
+		return &fsutil.DirEntryInfo{Stat: made}, nil
+	}
 	switch err := n.snapshots.Restore(filepath.Join(n.root, path), made); {
 	case errors.Is(err, fs.ErrNotExist): // what is attested is in no folder
 		return entry, nil

@@ -100,7 +100,7 @@ func findDomain(o Options, dir string) (*executor.Domain, error) {
 	if o.NoSteps || o.NoMounts || o.Runtime != "" {
 		return nil, nil // there are no steps, or they are what they are
 	}
-	domain, err := executor.FindDomain(dir)
+	domain, err := executor.FindDomain(dir, o.UserNS)
 	if _, keep := errors.AsType[*executor.NotLabelledError](err); err != nil && !keep {
 		return nil, fmt.Errorf("find what SELinux takes steps for: %w", err)
 	}

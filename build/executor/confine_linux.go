@@ -14,8 +14,9 @@ import (
 type Domain = selinux.Domain
 
 // FindDomain asks SELinux's policy for the domain of containers. It is nil where SELinux is not in force, and with a
-// *NotLabelledError where steps keep the label of this process. dir, which exists, is where their files will be.
-func FindDomain(dir string) (*Domain, error) { return selinux.Find(dir) }
+// *NotLabelledError where steps keep the label of this process. dir, which exists, is where their files will be; userNS
+// says that they have no rights but in a user namespace.
+func FindDomain(dir string, userNS bool) (*Domain, error) { return selinux.Find(dir, userNS) }
 
 // NotLabelledError says why steps keep the label that SELinux gives to this process.
 type NotLabelledError = selinux.NotLabelledError

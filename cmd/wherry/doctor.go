@@ -36,10 +36,13 @@ type buildFacts struct {
 	Steps     bool   // RUN works
 	Snapshots string // how file systems of steps are put together
 	Label     string // what AppArmor or SELinux takes steps for; "" where neither is in force
+	LabelHint string // what would have it take them for less
 	Rungs     []rungFacts
 
 	best    bestRung // the first that works
 	profile string   // of AppArmor, that steps get
+	label   string   // of SELinux, its type
+	noLabel error    // why they don't get one
 }
 
 // rungFacts are about one way to build, the best first.
@@ -161,14 +164,17 @@ func (b buildFacts) hint() string {
 	return "build on another machine, and load the image here"
 }
 
-// labelOf says what mandatory access control takes steps for. Only AppArmor's profile is wherry's to choose, and that where
-// it runs steps as real root.
+// labelOf says what mandatory access control takes steps for.
 func labelOf(b buildFacts, modules []string) string {
 	switch {
 	case !b.Steps:
 		return ""
 	case b.profile != "":
 		return fmt.Sprintf("steps have the AppArmor profile %q", b.profile)
+	case b.label != "":
+		return "steps have the SELinux label " + b.label
+	case b.noLabel != nil:
+		return b.noLabel.Error()
 	case slices.Contains(modules, "selinux"):
 		return "steps keep the SELinux label of wherry itself"
 	case slices.Contains(modules, "apparmor"):

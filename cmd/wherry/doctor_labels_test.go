@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/wherry-oci/wherry/build"
 )
 
 func TestLabels(t *testing.T) {
@@ -21,7 +23,12 @@ func TestLabels(t *testing.T) {
 		"a profile":  {map[string]string{"sys/kernel/security/lsm": "capability,apparmor\n"}, buildFacts{Steps: true, profile: "docker-default"}, []string{"capability", "apparmor"}, `steps have the AppArmor profile "docker-default"`},
 		"none of it": {map[string]string{"sys/module/apparmor/parameters/enabled": "Y\n"}, buildFacts{Steps: true}, []string{"apparmor"}, "steps keep the AppArmor profile of wherry itself"},
 		"SELinux":    {map[string]string{"sys/fs/selinux/enforce": "1"}, buildFacts{Steps: true}, []string{"selinux"}, "steps keep the SELinux label of wherry itself"},
-		"no steps":   {map[string]string{"sys/fs/selinux/enforce": "1"}, buildFacts{}, []string{"selinux"}, ""},
+		"a label":    {nil, buildFacts{Steps: true, label: "container_t"}, []string{}, "steps have the SELinux label container_t"},
+		"no label": {
+			nil, buildFacts{Steps: true, noLabel: &build.NotLabelledError{Own: "user_t", Reason: "its policy has no label for containers"}},
+			[]string{}, "steps keep wherry's own SELinux label, user_t: its policy has no label for containers",
+		},
+		"no steps": {map[string]string{"sys/fs/selinux/enforce": "1"}, buildFacts{}, []string{"selinux"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

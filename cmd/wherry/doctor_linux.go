@@ -99,7 +99,10 @@ func (e *env) findRungs(ctx context.Context, storeDir string) (buildFacts, error
 		} else if f.Rung == "" {
 			f.Rung, f.Isolation, f.Snapshots = r.Letter, string(r.Isolation), snapshotsOf(r)
 			f.Steps = r.Isolation != build.IsolationNone
-			f.best, f.profile = r, r.Profile
+			f.best, f.profile, f.label, f.noLabel = r, r.Profile, r.Label, r.NoLabel
+			if no, ok := errors.AsType[*build.NotLabelledError](r.NoLabel); ok {
+				f.LabelHint = no.Hint
+			}
 		}
 		f.Rungs = append(f.Rungs, facts)
 	}

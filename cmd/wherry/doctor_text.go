@@ -99,6 +99,7 @@ func writeBuild(w io.Writer, b buildFacts) {
 	if b.Label != "" {
 		f.title = "Labels"
 		f.line("%s", b.Label)
+		f.hint(b.LabelHint)
 	}
 }
 

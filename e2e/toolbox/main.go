@@ -29,7 +29,7 @@ func applets() map[string]applet {
 		"cat": cat, "cp": cp, "mv": mv, "rm": rm, "mkdir": mkdir, "rmdir": rmdir,
 		"touch": touch, "ln": ln, "mknod": mknod, "mkfifo": mkfifo, "mksock": mksock, "dd": dd,
 		// owners.go
-		"chmod": chmod, "chown": chown, "setcap": setcap, "getcap": getcap, "setfattr": setfattr,
+		"chmod": chmod, "chown": chown, "setcap": setcap, "getcap": getcap, "getfattr": getfattr, "setfattr": setfattr,
 		"su": su, "kill": kill,
 		// look.go
 		"ls": ls, "stat": stat, "readlink": readlink, "find": find, "id": id, "env": env,

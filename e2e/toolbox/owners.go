@@ -139,6 +139,20 @@ func getcap(args []string) error {
 	return nil
 }
 
+// getfattr prints an extended attribute of its operands: "getfattr -n NAME FILE...".
+func getfattr(args []string) error {
+	flags, args := options(args, "n")
+	for _, name := range args {
+		data := make([]byte, 256)
+		n, err := syscall.Getxattr(name, flags['n'], data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		fmt.Printf("%s %s\n", name, strings.TrimRight(string(data[:n]), "\x00"))
+	}
+	return nil
+}
+
 // setfattr sets an extended attribute: "setfattr -n NAME -v VALUE FILE".
 func setfattr(args []string) error {
 	flags, args := options(args, "nv")

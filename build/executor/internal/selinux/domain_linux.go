@@ -33,8 +33,9 @@ type Domain struct {
 
 // Find asks the policy in force for the domain of containers (lxc_contexts(5)), which docker and podman use as well. It
 // is nil where SELinux is not in force, and, with a *NotLabelledError, where this process may not start such, as in a
-// container. What is labelled will be in the file system of dir, which exists.
-func Find(dir string) (*Domain, error) {
+// container. What is labelled will be in the file system of dir, which exists. With userNS steps have no rights but in a
+// user namespace.
+func Find(dir string, userNS bool) (*Domain, error) {
 	own, err := selinux.CurrentLabel()
 	if err != nil || strings.Count(own, ":") < 2 { // other modules tell other things there, or nobody does
 		return nil, nil //nolint:nilerr // that is what it means
@@ -61,10 +62,10 @@ func Find(dir string) (*Domain, error) {
 		return keep("the file system of " + dir + " has no labels")
 	}
 	d := &Domain{process: shared(process), files: shared(files)}
-	if err := missing(own, d.process, d.files); err != nil {
-		return nil, &NotLabelledError{Own: typeOf(own), Reason: err.Error(), Hint: hint(own)}
+	if err := missing(own, d.process, d.files, userNS); err != nil {
+		return nil, &NotLabelledError{Own: typeOf(own), Reason: err.Error(), Hint: hint(own, err)}
 	}
-	d.categories = inherited(process, d.files) && missing(own, process, files) == nil
+	d.categories = inherited(process, d.files) && missing(own, process, files, userNS) == nil
 	return d, nil
 }
 

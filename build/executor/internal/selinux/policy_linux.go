@@ -2,9 +2,11 @@ package selinux
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,9 +24,19 @@ type access struct {
 	rights         []string
 }
 
+// refusal is what a policy does not allow.
+type refusal struct {
+	access
+	denied []string
+}
+
+func (e *refusal) Error() string {
+	return fmt.Sprintf("its policy does not allow %s %s:%s { %s }", typeOf(e.source), typeOf(e.target), e.class, strings.Join(e.denied, " "))
+}
+
 // missing says what the policy does not allow of all that it takes for a process of the label own to start steps of the
-// label process, which see files of the label files.
-func missing(own, process, files string) error {
+// label process, which see files of the label files; within a user namespace if userNS is set.
+func missing(own, process, files string, userNS bool) error {
 	needed := []access{
 		{own, own, "process", []string{"setexec", "setkeycreate", "setsockcreate"}},
 		// Without the last two a step has no death signal, and other limits than it should.
@@ -35,6 +47,12 @@ func missing(own, process, files string) error {
 		{process, files, "file", []string{"entrypoint", "execute", "read"}},
 		{process, files, "fifo_file", []string{"read", "write"}},
 		{process, own, "fd", []string{"use"}},
+		// What a step has of these it has to have under each policy: or packages could not be installed. Those of another
+		// platform are always in a user namespace.
+		{process, process, "cap_userns", capabilities()},
+	}
+	if !userNS {
+		needed = append(needed, access{process, process, "capability", capabilities()})
 	}
 	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && set == 1 {
 		needed = append(needed, access{own, process, "process2", []string{"nnp_transition"}})
@@ -45,10 +63,18 @@ func missing(own, process, files string) error {
 			return err
 		}
 		if len(denied) > 0 {
-			return fmt.Errorf("its policy does not allow %s %s:%s { %s }", typeOf(a.source), typeOf(a.target), a.class, strings.Join(denied, " "))
+			return &refusal{a, denied}
 		}
 	}
 	return nil
+}
+
+// capabilities are those of root in a step, which are docker's.
+func capabilities() []string {
+	return []string{
+		"audit_write", "chown", "dac_override", "fowner", "fsetid", "kill", "mknod", "net_bind_service", "net_raw",
+		"setfcap", "setgid", "setpcap", "setuid", "sys_chroot",
+	}
 }
 
 // denied asks the kernel which of the rights are not given. Those that the policy does not know are left to the kernel,
@@ -114,11 +140,30 @@ func inherited(process, folder string) bool {
 	return err == nil && made == folder
 }
 
-// hint is the command after which this program is what the policy takes for a container engine.
-func hint(own string) string {
+// hint is the command that has the policy allow what it has refused: by what it can be told to allow (Fedora's and that
+// of the reference policy), or by having it take this program for a container engine.
+func hint(own string, refused error) string {
 	const engine = "container_runtime"
-	if typeOf(own) == engine+"_t" || selinux.SecurityCheckContext("system_u:object_r:"+engine+"_exec_t:s0") != nil {
+	r, ok := errors.AsType[*refusal](refused)
+	switch {
+	case !ok:
+		return ""
+	case r.class == "capability" || r.class == "cap_userns":
+		return switchesOn("virt_sandbox_use_all_caps", "container_use_host_all_caps", "container_use_userns_all_caps")
+	case typeOf(own) == engine+"_t" || selinux.SecurityCheckContext("system_u:object_r:"+engine+"_exec_t:s0") != nil:
 		return ""
 	}
 	return "sudo chcon -t " + engine + "_exec_t $(command -v wherry)"
+}
+
+// switchesOn is the command that sets those of the booleans that the policy has and are off.
+func switchesOn(names ...string) string {
+	off := slices.DeleteFunc(names, func(name string) bool {
+		state, err := os.ReadFile(path.Join(policyFS, "booleans", name)) // "0 0": now, and when pending ones are committed
+		return err != nil || !bytes.HasPrefix(state, []byte("0"))
+	})
+	if len(off) == 0 {
+		return ""
+	}
+	return "sudo setsebool -P " + strings.Join(off, "=on ") + "=on"
 }
