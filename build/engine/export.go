@@ -47,7 +47,7 @@ func (w *layoutWorker) Exporter(name string, sm *session.Manager) (e exporter.Ex
 		switch {
 		case err == nil && w.snapshots.aside:
 			e = &notedExporter{e, sm, w.snapshots.folders}
-		case err == nil && w.snapshots.domain != nil:
+		case err == nil && w.snapshots.labelled:
 			e = &notedExporter{e, sm, nil}
 		}
 		return &fileExporter{e}, err

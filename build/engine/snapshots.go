@@ -65,8 +65,9 @@ type storage struct {
 	mountless             bool                // nothing can be mounted
 	aside                 bool                // owners are kept beside the files
 	shareFS               func() error
-	noDevices             func() bool // devices can't be made
-	domain                *executor.Domain
+	noDevices             func() bool      // devices can't be made
+	domain                *executor.Domain // of steps; nil is that of this process
+	labelled              bool             // files have labels of SELinux, whether for steps or not
 }
 
 func openStorage(o Options, st *state, name string) (*storage, error) {
@@ -75,7 +76,7 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 		return nil, err
 	}
 	s := &storage{name: name, mountless: o.NoMounts, shareFS: sync.OnceValue(userns.ShareFS)}
-	if s.domain, err = findDomain(o, dir); err != nil {
+	if err := s.findDomain(o, dir); err != nil {
 		return nil, err
 	}
 	switch name {
@@ -96,15 +97,17 @@ func openStorage(o Options, st *state, name string) (*storage, error) {
 }
 
 // findDomain finds what SELinux takes steps for, and has the snapshots in dir labelled for that.
-func findDomain(o Options, dir string) (*executor.Domain, error) {
+func (s *storage) findDomain(o Options, dir string) (err error) {
+	s.domain, err = executor.FindDomain(dir, o.UserNS)
+	_, keep := errors.AsType[*executor.NotLabelledError](err)
+	if err != nil && !keep {
+		return fmt.Errorf("find what SELinux takes steps for: %w", err)
+	}
+	s.labelled = s.domain != nil || keep
 	if o.NoSteps || o.NoMounts || o.Runtime != "" {
-		return nil, nil // there are no steps, or they are what they are
+		s.domain = nil // there are no steps, or they are what they are
 	}
-	domain, err := executor.FindDomain(dir, o.UserNS)
-	if _, keep := errors.AsType[*executor.NotLabelledError](err); err != nil && !keep {
-		return nil, fmt.Errorf("find what SELinux takes steps for: %w", err)
-	}
-	return domain, domain.LabelFolder(dir)
+	return s.domain.LabelFolder(dir)
 }
 
 // readyForGit has BuildKit's git source work where nothing can be unshared.

@@ -240,6 +240,12 @@ func TestKilledEngine(t *testing.T) {
 	if err := syscall.Unmount(left[0], 0); err != nil && !errors.Is(err, syscall.EINVAL) {
 		t.Error(err)
 	}
+	if _, err := executor.New(options(root)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Dir(left[0])); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the next executor has left the bundle: %v", err)
+	}
 }
 
 // TestModes runs all other tests again: sharing the pid namespace, and as an unprivileged user in a user namespace

@@ -25,8 +25,10 @@ func TestLabels(t *testing.T) {
 		"SELinux":    {map[string]string{"sys/fs/selinux/enforce": "1"}, buildFacts{Steps: true}, []string{"selinux"}, "steps keep the SELinux label of wherry itself"},
 		"a label":    {nil, buildFacts{Steps: true, label: "container_t"}, []string{}, "steps have the SELinux label container_t"},
 		"no label": {
-			nil, buildFacts{Steps: true, noLabel: &build.NotLabelledError{Own: "user_t", Reason: "its policy has no label for containers"}},
-			[]string{}, "steps keep wherry's own SELinux label, user_t: its policy has no label for containers",
+			nil,
+			buildFacts{Steps: true, noLabel: &build.NotLabelledError{Own: "user_t", Reason: "the policy has no label for containers"}},
+			[]string{},
+			"steps keep wherry's own SELinux label, user_t: the policy has no label for containers",
 		},
 		"no steps": {map[string]string{"sys/fs/selinux/enforce": "1"}, buildFacts{}, []string{"selinux"}, ""},
 	} {

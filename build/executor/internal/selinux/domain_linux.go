@@ -1,6 +1,7 @@
 package selinux
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,23 +37,21 @@ type Domain struct {
 // container. What is labelled will be in the file system of dir, which exists. With userNS steps have no rights but in a
 // user namespace.
 func Find(dir string, userNS bool) (*Domain, error) {
-	own, err := selinux.CurrentLabel()
-	if err != nil || strings.Count(own, ":") < 2 { // other modules tell other things there, or nobody does
-		return nil, nil //nolint:nilerr // that is what it means
+	own := currentLabel()
+	if own == "" {
+		return nil, nil
 	}
 	keep := func(reason string) (*Domain, error) { return nil, &NotLabelledError{Own: typeOf(own), Reason: reason} }
-	process, files := "", ""
-	if selinux.GetEnabled() {
-		if process, files, err = label.InitLabels(nil); err != nil {
-			return nil, err
-		}
-		defer selinux.ReleaseLabel(process)
+	process, files, err := label.InitLabels(nil) // "" where the library finds no SELinux
+	if err != nil {
+		return nil, err
 	}
+	defer selinux.ReleaseLabel(process)
 	switch {
 	case !selinux.GetEnabled():
-		return keep("its policy can't be asked from in here")
+		return keep("the policy can't be asked from in here")
 	case process == "":
-		return keep("its policy has no label for containers")
+		return keep("the policy has no label for containers")
 	case typeOf(process) == typeOf(own):
 		return keep("that is what containers have")
 	}
@@ -67,6 +66,15 @@ func Find(dir string, userNS bool) (*Domain, error) {
 	}
 	d.categories = inherited(process, d.files) && missing(own, process, files, userNS) == nil
 	return d, nil
+}
+
+// currentLabel is what SELinux takes this process for; "" where it is not in force.
+func currentLabel() string {
+	text, err := os.ReadFile("/proc/self/attr/current")
+	if own := strings.TrimRight(string(text), "\n\x00"); err == nil && strings.Count(own, ":") > 1 {
+		return own
+	}
+	return "" // other modules tell other things there, or nobody does
 }
 
 // Type is that of a step's processes, which is what policies are about; "" for those of this process.

@@ -31,7 +31,7 @@ type refusal struct {
 }
 
 func (e *refusal) Error() string {
-	return fmt.Sprintf("its policy does not allow %s %s:%s { %s }", typeOf(e.source), typeOf(e.target), e.class, strings.Join(e.denied, " "))
+	return fmt.Sprintf("the policy does not allow %s %s:%s { %s }", typeOf(e.source), typeOf(e.target), e.class, strings.Join(e.denied, " "))
 }
 
 // missing says what the policy does not allow of all that it takes for a process of the label own to start steps of the

@@ -85,11 +85,27 @@ func MakeFolder(dir string) (string, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return "", err
 	}
-	// BuildKit remakes these only when the host's resolv.conf is newer; those of an older run may say anything.
-	for _, name := range []string{"hosts", "resolv.conf", "resolv-host.conf"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return "", err
-		}
+	return dir, sweep(dir)
+}
+
+// sweep removes what runs before have left, of which nobody uses anything: BuildKit remakes its resolv.conf only when that
+// of the host is newer, and a killed run leaves the empty folders on which it had mounted something for itself alone. What
+// is in such a folder stays.
+func sweep(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
 	}
-	return dir, nil
+	for _, e := range list {
+		name := filepath.Join(dir, e.Name())
+		if !e.IsDir() {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			continue
+		}
+		_ = os.Remove(filepath.Join(name, "rootfs"))
+		_ = os.Remove(name)
+	}
+	return nil
 }
