@@ -81,7 +81,9 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 		return err
 	}
 	p.Supervise = e.opts.HostPID
-	e.planFormats(p)
+	if err := e.planFormats(p); err != nil {
+		return err
+	}
 	if !e.opts.Rootless && meta.SecurityMode != pb.SecurityMode_INSECURE {
 		p.AppArmor = e.appArmor()
 	}

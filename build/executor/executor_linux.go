@@ -47,8 +47,8 @@ type stepExecutor struct {
 	opts Options
 	self func() (*os.File, error) // a handle to our own binary through which nothing can be written
 
-	appArmor func() string // the profile of steps
-	formats  []string      // of programs, for steps alone
+	appArmor func() string            // the profile of steps
+	formats  func() ([]string, error) // of programs, for steps alone; nil: the host's
 
 	running step.Running[*runningStep]
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/moby/buildkit/executor"
@@ -36,8 +38,25 @@ func WithFormats(ex executor.Executor, formats []string) (executor.Executor, boo
 	if !ok {
 		return nil, false
 	}
-	own := &stepExecutor{opts: e.opts, self: e.self, appArmor: e.appArmor, formats: formats}
+	own := &stepExecutor{opts: e.opts, self: e.self, appArmor: e.appArmor}
+	own.formats = sync.OnceValues(func() ([]string, error) { return own.executable(formats) })
 	return own, true
+}
+
+// executable has those interpreters replaced by copies that SELinux would not let a step execute where they are.
+func (e *stepExecutor) executable(formats []string) ([]string, error) {
+	const interpreter = 6
+	lines := slices.Clone(formats)
+	for i, line := range lines {
+		fields := strings.Split(line, line[:1])
+		program, err := e.opts.Domain.Executable(fields[interpreter], e.opts.Root)
+		if err != nil {
+			return nil, err
+		}
+		fields[interpreter] = program
+		lines[i] = strings.Join(fields, line[:1])
+	}
+	return lines, nil
 }
 
 // trialFormat is one that no program has. Its interpreter is always there.
@@ -121,13 +140,14 @@ func mapIDs(sys *syscall.SysProcAttr) {
 }
 
 // planFormats gives a step the namespace in which its formats are registered.
-func (e *stepExecutor) planFormats(p *plan) {
-	if len(e.formats) == 0 {
-		return
+func (e *stepExecutor) planFormats(p *plan) (err error) {
+	if e.formats == nil {
+		return nil
 	}
-	p.Formats = e.formats
+	p.Formats, err = e.formats()
 	p.CloneFlags |= unix.CLONE_NEWUSER
 	p.SysFS = !e.opts.Rootless
+	return err
 }
 
 // spawnMounted starts a child, with the mount that it may not make itself.

@@ -1,6 +1,10 @@
 package selinux
 
 import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,6 +96,41 @@ func (d *Domain) LabelFolder(dir string) error {
 		return nil
 	}
 	return relabel(dir, d.files)
+}
+
+// Executable is a program that steps can execute: the file itself, or else a copy of it in folder, which is labelled.
+func (d *Domain) Executable(file, folder string) (string, error) {
+	if d == nil {
+		return file, nil
+	}
+	is, err := selinux.FileLabel(file)
+	if err != nil {
+		return "", err
+	}
+	denied, err := access{d.process, is, "file", []string{"execute", "map", "read"}}.denied()
+	if err != nil || len(denied) == 0 {
+		return file, err
+	}
+	return copyProgram(file, folder)
+}
+
+// copyProgram makes a copy of a program, unless this process has already.
+func copyProgram(file, folder string) (string, error) {
+	name := filepath.Join(folder, fmt.Sprintf("%x", sha256.Sum256([]byte(file))))
+	if _, err := os.Lstat(name); err == nil {
+		return name, nil
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(folder, "program-")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, in)
+	return name, errors.Join(err, out.Chmod(0o755), out.Close(), os.Rename(out.Name(), name))
 }
 
 // Labels are those of one step. Both are "" where it has none of its own.

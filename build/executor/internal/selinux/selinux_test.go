@@ -121,3 +121,22 @@ func TestPipe(t *testing.T) {
 		t.Error("a pipe in no folder")
 	}
 }
+
+// TestCopyProgram checks that a program is copied once.
+func TestCopyProgram(t *testing.T) {
+	dir := t.TempDir()
+	name, err := copyProgram("/proc/self/exe", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode() != 0o755 || info.Size() == 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+	again, err := copyProgram("/proc/self/exe", dir)
+	if list, _ := os.ReadDir(dir); err != nil || again != name || len(list) != 1 {
+		t.Errorf("again: %q, %v, %v", again, list, err)
+	}
+	if _, err := copyProgram("/does/not/exist", dir); err == nil {
+		t.Error("a copy of nothing")
+	}
+}
