@@ -24,6 +24,9 @@ import (
 // vmVariable is set inside of such a machine, to the security module that is in force.
 const vmVariable = "WHERRY_E2E_VM"
 
+// vmEmulator is an emulator that the stories there find in a folder which is no place for programs.
+const vmEmulator = "qemu-aarch64-static"
+
 // vmLimit ends a machine that hangs.
 const vmLimit = 10 * time.Minute
 
@@ -43,7 +46,7 @@ func TestVM(t *testing.T) {
 		runScripts(t, vmScripts(t, module))
 		return
 	}
-	for _, program := range []string{"qemu-system-x86_64", "mmdebstrap", "cpio", "zstd", "xz"} {
+	for _, program := range []string{"qemu-system-x86_64", vmEmulator, "mmdebstrap", "cpio", "zstd", "xz"} {
 		if _, err := exec.LookPath(program); err != nil || runtime.GOARCH != "amd64" || os.Getuid() != 0 {
 			if os.Getenv("CI") == "true" {
 				t.Fatalf("no virtual machine without %s and root on amd64; in CI nothing is skipped", program)
@@ -56,7 +59,10 @@ func TestVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, module := range []string{"selinux", "apparmor"} {
-		t.Run(module, func(t *testing.T) { bootVM(t, system, module) })
+		t.Run(module, func(t *testing.T) {
+			t.Parallel()
+			bootVM(t, system, module)
+		})
 	}
 }
 
@@ -80,7 +86,7 @@ func bootVM(t *testing.T, system, module string) {
 	if err := vmInitrd(ctx, system, module, initrd); err != nil {
 		t.Fatal(err)
 	}
-	machine := exec.CommandContext(ctx, "qemu-system-x86_64", "-m", "6G", "-smp", "2", "-cpu", "max", "-nographic", "-no-reboot",
+	machine := exec.CommandContext(ctx, "qemu-system-x86_64", "-m", "5G", "-cpu", "max", "-nographic", "-no-reboot",
 		"-kernel", filepath.Join(system, "vmlinuz"), "-initrd", initrd,
 		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 %s=1 security=%s lsm=%[1]s rdinit=/init", module, module))
 	out, err := machine.CombinedOutput()
@@ -156,13 +162,18 @@ func vmInitrd(ctx context.Context, system, module, initrd string) error {
 	if err != nil {
 		return err
 	}
+	emulator, err := exec.LookPath(vmEmulator)
+	if err != nil {
+		return err
+	}
 	run := fmt.Sprintf("cd /story/e2e && CI=true %s=%s %s=/story/bin/wherry %s=/story/base exec ./e2e.test -test.run '^TestVM$' -test.v -test.parallel 1\n",
 		vmVariable, module, binaryVariable, baseVariable)
 	if module == "selinux" {
 		run = "setenforce 1\n" + run
 	}
 	return errors.Join(
-		os.Mkdir(filepath.Join(s.dir, "e2e"), 0o755),
+		os.Mkdir(filepath.Join(s.dir, "e2e"), 0o755), os.Mkdir(filepath.Join(s.dir, "emulators"), 0o755),
+		copyFile(emulator, filepath.Join(s.dir, "emulators", vmEmulator), 0o755),
 		copyFile(self, filepath.Join(s.dir, "e2e", "e2e.test"), 0o755),
 		os.CopyFS(filepath.Join(s.dir, "e2e", "testdata"), os.DirFS("testdata")),
 		os.CopyFS(filepath.Join(s.dir, "modules"), os.DirFS(filepath.Join(system, "modules"))),
