@@ -80,6 +80,8 @@ type Request struct {
 	// names. nil is http.DefaultClient, which waits for a server that sends nothing.
 	Client  *http.Client
 	Runtime string // path of a runc-like binary for RUN; "": wherry's own executor
+	// Confine says what security modules take steps for.
+	Confine Confine
 	// EmulatorDir is a folder in which emulators for steps of other platforms are looked for before PATH, as
 	// [platform.FindEmulator] does. It is absolute; "": only PATH.
 	EmulatorDir string

@@ -4,6 +4,7 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -21,10 +22,11 @@ import (
 
 // One engine works on a state folder at a time: whoever holds the lock runs it and
 // serves it on a socket, the others join it and build in parallel with the same
-// cache. The engine outlives its own build until its joiners are done.
+// cache. The engine outlives its own build until its joiners are done. An engine has one
+// way to run steps: who wants another one finds no socket of that, and waits for the lock.
 const (
 	lockName   = "lock"
-	socketName = "engine.sock"
+	socketName = "engine.sock" // that of engines with nothing special
 
 	pollEvery   = 20 * time.Millisecond
 	silentUntil = time.Second // a longer wait is told
@@ -60,7 +62,7 @@ func connect(ctx context.Context, o engine.Options) (*connection, error) {
 			waiting.Stop()
 			return run(ctx, o, lock)
 		}
-		if c, err := join(ctx, o.Dir); err == nil {
+		if c, err := join(ctx, o.Dir, socketOf(o)); err == nil {
 			return c, nil
 		}
 		select {
@@ -69,6 +71,16 @@ func connect(ctx context.Context, o engine.Options) (*connection, error) {
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// socketOf names the socket of engines that run steps as o says.
+func socketOf(o engine.Options) string {
+	if o.Runtime == "" && o.Confine == (Confine{}) {
+		return socketName
+	}
+	way := fmt.Sprintf("%q %+v", o.Runtime, o.Confine)
+	sum := sha256.Sum256([]byte(way))
+	return fmt.Sprintf("engine-%x.sock", sum[:6])
 }
 
 // run starts an engine of our own and opens it to others.
@@ -82,7 +94,7 @@ func run(ctx context.Context, o engine.Options, lock *flock.Flock) (_ *connectio
 	if err != nil {
 		return nil, err
 	}
-	l, err := listen(o.Dir)
+	l, err := listen(o.Dir, socketOf(o))
 	if err != nil {
 		return nil, errors.Join(err, e.Close(ctx))
 	}
@@ -97,14 +109,14 @@ func run(ctx context.Context, o engine.Options, lock *flock.Flock) (_ *connectio
 
 // join connects to the engine of another process, and fails at once if there is
 // none that answers.
-func join(ctx context.Context, dir string) (*connection, error) {
-	if conn, err := dial(ctx, dir); err != nil {
+func join(ctx context.Context, dir, socket string) (*connection, error) {
+	if conn, err := dial(ctx, dir, socket); err != nil {
 		return nil, err // before gRPC, which would try again for long
 	} else if err := conn.Close(); err != nil {
 		return nil, err
 	}
 	c, err := client.New(ctx, "passthrough:///wherry",
-		client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, dir) }))
+		client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, dir, socket) }))
 	if err != nil {
 		return nil, err
 	}
@@ -190,22 +202,26 @@ func (c *joined) Close() error {
 
 // A socket's path is limited to 108 bytes, a state folder's is not: the kernel is
 // given a short path through an open folder.
-func shortSocketPath(dir string) (string, func(), error) {
+func shortSocketPath(dir, socket string) (string, func(), error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return "", nil, err
 	}
 	release := func() { _ = f.Close() } // only a handle
-	return fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName), release, nil
+	return fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socket), release, nil
 }
 
 // listen makes the socket in dir. Whoever may connect may do all that this user may,
 // so nobody else can: the folder and the socket are the user's alone.
-func listen(dir string) (net.Listener, error) {
-	if err := os.Remove(filepath.Join(dir, socketName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+func listen(dir, socket string) (net.Listener, error) {
+	others, err := filepath.Glob(filepath.Join(dir, "*.sock"))
+	for _, left := range others {
+		err = errors.Join(err, os.Remove(left))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
-	path, release, err := shortSocketPath(dir)
+	path, release, err := shortSocketPath(dir, socket)
 	if err != nil {
 		return nil, err
 	}
@@ -215,14 +231,14 @@ func listen(dir string) (net.Listener, error) {
 		return nil, fmt.Errorf("build state: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // the path is gone by then, and the next engine replaces the socket
-	if err := os.Chmod(filepath.Join(dir, socketName), 0o600); err != nil {
+	if err := os.Chmod(filepath.Join(dir, socket), 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-func dial(ctx context.Context, dir string) (net.Conn, error) {
-	path, release, err := shortSocketPath(dir)
+func dial(ctx context.Context, dir, socket string) (net.Conn, error) {
+	path, release, err := shortSocketPath(dir, socket)
 	if err != nil {
 		return nil, err
 	}

@@ -207,6 +207,8 @@ func checkForFarm(r Request) error {
 	switch {
 	case r.Runtime != "":
 		return unable("--runtime")
+	case r.Confine != Confine{}:
+		return unable("--security-opt")
 	case r.Reproducible:
 		return unable("--reproducible")
 	case r.CacheSize != 0:

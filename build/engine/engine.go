@@ -45,6 +45,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/distribution/reference"
+
+	"github.com/wherry-oci/wherry/build/executor"
 )
 
 // pipeSize is the buffer, in bytes, of each in-memory connection.
@@ -74,6 +76,7 @@ type Options struct {
 	Hosts     docker.RegistryHosts // how registries are reached; nil: each by its own name
 	Transport http.RoundTripper    // how contexts and files that have URLs are got; nil: net/http's default
 	Runtime   string               // path of a runc-like binary; empty: wherry's own executor
+	Confine   executor.Confine     // what security modules take steps for, with wherry's own executor
 	UserNS    bool                 // this process is root of a user namespace only
 	SingleID  bool                 // ... in which one id is mapped
 	CacheSize int64                // bytes that the build cache may have; 0: as much as leaves a tenth of the disk free

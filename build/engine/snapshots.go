@@ -104,7 +104,7 @@ func (s *storage) findDomain(o Options, dir string) (err error) {
 		return fmt.Errorf("find what SELinux takes steps for: %w", err)
 	}
 	s.labelled = s.domain != nil || keep
-	if o.NoSteps || o.NoMounts || o.Runtime != "" {
+	if o.NoSteps || o.NoMounts || o.Runtime != "" || o.Confine.OwnLabel {
 		s.domain = nil // there are no steps, or they are what they are
 	}
 	return s.domain.LabelFolder(dir)

@@ -84,7 +84,7 @@ func (e *stepExecutor) withBundle(ctx context.Context, id string, root executor.
 	if err := e.planFormats(p); err != nil {
 		return err
 	}
-	if !e.opts.Rootless && meta.SecurityMode != pb.SecurityMode_INSECURE {
+	if !e.opts.Rootless && !e.opts.OwnProfile && meta.SecurityMode != pb.SecurityMode_INSECURE {
 		p.AppArmor = e.appArmor()
 	}
 	if err := e.planOwners(p); err != nil {

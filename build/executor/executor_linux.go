@@ -40,6 +40,8 @@ type Options struct {
 	DNS *oci.DNSConfig
 	// Domain is that of SELinux for steps, whose root file systems have its label already; nil is that of this process.
 	Domain *Domain
+	// OwnProfile has steps keep the AppArmor profile of this process, if any.
+	OwnProfile bool
 }
 
 // stepExecutor is the executor.Executor of this package. It is safe for concurrent use.

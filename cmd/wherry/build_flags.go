@@ -55,6 +55,7 @@ type buildOptions struct {
 	Runtime       string
 	Builder       string
 	Policies      []string
+	SecurityOpts  []string
 	NoEffect      []string // flags that were given and mean nothing here
 }
 
@@ -113,6 +114,7 @@ func stepFlags() []cli.Flag {
 		&cli.StringFlag{Name: "isolation", Usage: "Container isolation technology (\"auto\", \"namespaces\", \"chroot\",\n\"none\": no RUN) (WHERRY_ISOLATION)"},
 		list("resource", "Resource limits for the steps (as \"memory=2g\", \"cpu-quota=50000\")"),
 		&cli.StringFlag{Name: "runtime", Usage: "Run the steps with this runc-like program instead of wherry itself"},
+		list("security-opt", "What security modules take steps for (\"label=disable\", \"apparmor=unconfined\":\nthe same as wherry itself)"),
 		list("secret", "Secret to expose to the build\n(as \"id=mysecret[,src=/local/secret]\" or \"id=mysecret,env=NAME\")"),
 		&cli.StringFlag{Name: "shm-size", Usage: "Shared memory size for the steps (bytes; 64m is the default)"},
 		list("ssh", "SSH agent socket or keys to expose to the build (as \"default|<id>[=<socket>|<key>[,<key>]]\")"),
@@ -137,7 +139,7 @@ func displayFlags() []cli.Flag {
 var limitFlags = []string{"memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"}
 
 // idleFlags are those that docker's own builder ignores too, or had before BuildKit.
-var idleFlags = []string{"compress", "force-rm", "rm", "security-opt", "squash", "debug"}
+var idleFlags = []string{"compress", "force-rm", "rm", "squash", "debug"}
 
 // legacyBuildFlags are what scripts still pass.
 func legacyBuildFlags() []cli.Flag {
@@ -145,7 +147,6 @@ func legacyBuildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "compress", Usage: "Compress the build context using gzip (has no effect)"},
 		&cli.BoolFlag{Name: "force-rm", Usage: "Always remove intermediate containers (has no effect)"},
 		&cli.BoolFlag{Name: "rm", Value: true, Usage: "Remove intermediate containers after a successful build (has no effect)"},
-		list("security-opt", "Security options (has no effect)"),
 		&cli.BoolFlag{Name: "squash", Usage: "Squash newly built layers into a single new layer (has no effect)"},
 	}
 	short := map[string][]string{"memory": {"m"}, "cpu-shares": {"c"}}
@@ -197,7 +198,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		CgroupParent: c.String("cgroup-parent"), EmulatorDir: c.String("emulator-dir"), Isolation: c.String("isolation"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
 		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"), Report: c.String("report"),
-		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),
+		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"), SecurityOpts: c.StringSlice("security-opt"),
 		Reproducible: c.Bool("reproducible"),
 		Builder:      c.String("builder"), Policies: c.StringSlice("policy"),
 	}

@@ -38,6 +38,7 @@ func readSteps(e *env, o buildOptions, req *build.Request) (err error) {
 			return buildUsage("invalid --ulimit %q: %w", u, err)
 		}
 	}
+	req.Confine = e.confinement(o.SecurityOpts)
 	if req.Steps.Hosts, err = extraHosts(o.AddHosts); err != nil {
 		return err
 	}
@@ -56,6 +57,22 @@ func readSteps(e *env, o buildOptions, req *build.Request) (err error) {
 		req.SSH = append(req.SSH, agent)
 	}
 	return nil
+}
+
+// confinement reads what security modules are to take steps for, in the words of docker run and of buildah. docker's
+// builder knows none of them, so that what else scripts say is no error.
+func (e *env) confinement(options []string) (c build.Confine) {
+	for _, option := range options {
+		switch strings.Replace(option, ":", "=", 1) {
+		case "label=disable":
+			c.OwnLabel = true
+		case "apparmor=unconfined":
+			c.OwnProfile = true
+		default:
+			e.note("--security-opt " + option + " has no effect")
+		}
+	}
+	return c
 }
 
 // extraHosts reads NAME:IP or NAME=IP. host-gateway is this machine: steps share its network.
