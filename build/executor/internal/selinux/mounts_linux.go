@@ -83,7 +83,10 @@ func (l Labels) mount(m mount.Mount) (mount.Mount, error) {
 		if err != nil || info.IsDir() {
 			return m, err
 		}
-		return m, relabel(m.Source, l.Files)
+		if err = relabel(m.Source, l.Files); errors.Is(err, unix.ENOTSUP) {
+			err = nil // all files there have one label, whatever it is
+		}
+		return m, err
 	}
 	return withContext(m, l.Files), nil
 }
