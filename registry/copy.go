@@ -82,9 +82,9 @@ func (w *referralWalk) below(ctx context.Context, d v1.Descriptor, depth int) er
 	if depth == maxReferralDepth || len(w.documents) > maxReferrals {
 		return fmt.Errorf("index %s has too much below it", d.Digest)
 	}
-	raw, err := readDocument(ctx, w.src, d)
+	raw, err := readDocument(func() (io.ReadCloser, error) { return w.src.Open(ctx, d, 0) }, d.Digest)
 	if err != nil {
-		return err
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	var index refers
 	if err := json.Unmarshal(raw, &index); err != nil {
@@ -121,9 +121,9 @@ func (w *referralWalk) referrers(ctx context.Context, subjects []v1.Hash) ([]Ref
 	return found, nil
 }
 
-// readDocument reads and verifies a manifest of src.
-func readDocument(ctx context.Context, src Source, d v1.Descriptor) ([]byte, error) {
-	r, err := src.Open(ctx, d, 0)
+// readDocument reads and verifies a manifest.
+func readDocument(open func() (io.ReadCloser, error), want v1.Hash) ([]byte, error) {
+	r, err := open()
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +132,9 @@ func readDocument(ctx context.Context, src Source, d v1.Descriptor) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	got, err := hashOf(d.Digest.Algorithm, raw)
-	if err == nil && got != d.Digest {
-		err = fmt.Errorf("manifest %s: its digest is %s", d.Digest, got)
+	got, err := hashOf(want.Algorithm, raw)
+	if err == nil && got != want {
+		err = fmt.Errorf("its digest is %s", got)
 	}
 	return raw, err
 }

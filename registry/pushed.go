@@ -51,19 +51,7 @@ func (p *push) manifest(ctx context.Context, d v1.Descriptor) (remote.Taggable, 
 
 // readManifest reads and verifies a manifest of the source.
 func (p *push) readManifest(ctx context.Context, d v1.Descriptor) ([]byte, error) {
-	r, err := p.open(ctx, d)
-	if err != nil {
-		return nil, p.failed(d, err)
-	}
-	defer r.Close()
-	raw, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-	if err != nil {
-		return nil, p.failed(d, err)
-	}
-	got, err := hashOf(d.Digest.Algorithm, raw)
-	if err == nil && got != d.Digest {
-		err = fmt.Errorf("its digest is %s", got)
-	}
+	raw, err := readDocument(func() (io.ReadCloser, error) { return p.open(ctx, d) }, d.Digest)
 	if err != nil {
 		return nil, p.failed(d, err)
 	}
