@@ -25,6 +25,7 @@ import (
 
 // Farm is where and how a request is built that is not built in this process.
 type Farm struct {
+	Name  string // of the builder that has the nodes, for errors
 	Nodes []farm.Node
 	// Registries is what results are pushed by.
 	Registries Registries
@@ -120,7 +121,7 @@ func newOnFarm(store Store, state State, f Farm, targets []Target) (*onFarm, err
 	engine.Quiet()
 	b := &onFarm{store: store, state: state, farm: f, told: map[string]bool{}, has: map[string]bool{}}
 	say := func(msg string) { b.say(r.Notice, msg) }
-	b.group = &farm.Group{Nodes: f.Nodes, Notice: say, Open: func(ctx context.Context, n farm.Node) (*farm.Conn, error) {
+	b.group = &farm.Group{Name: f.Name, Nodes: f.Nodes, Notice: say, Open: func(ctx context.Context, n farm.Node) (*farm.Conn, error) {
 		if n.Endpoint != farm.Local {
 			return farm.Connect(ctx, n)
 		}

@@ -20,6 +20,7 @@ const (
 
 // NoNodeError says that nobody is left to build.
 type NoNodeError struct {
+	Builder   string // its name, "" for one without
 	Platforms []v1.Platform
 	Failed    []error // a [*NodeError] for each node
 }
@@ -41,6 +42,7 @@ func (e *NoNodeError) Unwrap() []error { return e.Failed }
 
 // Group are the nodes of a builder as far as they are there. It is for one goroutine.
 type Group struct {
+	Name   string // the builder's, for errors
 	Nodes  []Node
 	Open   func(ctx context.Context, n Node) (*Conn, error) // nil: Connect
 	Notice func(string)                                     // told of who is waited for or gone
@@ -190,7 +192,7 @@ func (g *Group) conns() []*Conn {
 }
 
 func (g *Group) nobody(wanted []v1.Platform) error {
-	e := &NoNodeError{Platforms: wanted}
+	e := &NoNodeError{Builder: g.Name, Platforms: wanted}
 	for _, n := range g.Nodes {
 		if err := g.gone[n.Name]; err != nil {
 			e.Failed = append(e.Failed, err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 
 	"github.com/distribution/reference"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -56,7 +57,7 @@ func (e *env) farm(b *farm.Builder, mode string) (build.Farm, error) {
 	if err != nil {
 		return build.Farm{}, err
 	}
-	f := build.Farm{Nodes: b.Nodes, Registries: farmRegistries{client}}
+	f := build.Farm{Name: b.Name, Nodes: b.Nodes, Registries: farmRegistries{client}}
 	f.Drawn = mode == "tty" || mode == "auto" && e.StderrTTY
 	if mode != "quiet" && mode != "none" {
 		f.Told = e.note
@@ -84,8 +85,8 @@ func hintForFarm(err error) string {
 	if _, ok := errors.AsType[*farm.NoBuilderError](err); ok {
 		return program + " builder ls"
 	}
-	if _, ok := errors.AsType[*farm.NoNodeError](err); ok {
-		return program + " builder inspect"
+	if e, ok := errors.AsType[*farm.NoNodeError](err); ok {
+		return strings.TrimSpace(program + " builder inspect " + e.Builder)
 	}
 	return ""
 }
