@@ -38,7 +38,7 @@ type Rung struct {
 
 // rungFacts are what was found on a rung that can be had.
 type rungFacts struct {
-	Overlay   bool          // overlayfs works
+	Overlay   bool          // snapshots are layers of overlayfs; else folders
 	Proc      bool          // a step has a /proc of its own
 	Platforms []v1.Platform // whose programs run there, by the processor or a registered emulator
 	// NoEmulation is why no others can be run by emulators of wherry's own; "" if they can.
@@ -76,7 +76,7 @@ func initRung() {
 	if err != nil {
 		os.Exit(1)
 	}
-	found := rungFacts{Proc: proc, Overlay: engine.OverlayWorks(os.Args[1]), Platforms: runnable()}
+	found := rungFacts{Proc: proc, Overlay: engine.TakesOverlay(engine.Options{Dir: os.Args[1], SingleID: userns.Current() == userns.Single}), Platforms: runnable()}
 	if err := executor.FormatsWork(context.Background(), !proc); err != nil {
 		found.NoEmulation = err.Error()
 	}
@@ -118,7 +118,9 @@ func Rungs(ctx context.Context, dir string) ([]Rung, error) {
 		r := &rungs[i]
 		if r.rungFacts, r.Reason = tryRung(ctx, m, dir); r.Reason == nil && !r.Proc {
 			r.Reason = &MaskedProcError{}
-			d.rungFacts, d.Reason = r.rungFacts, nil
+			if d.Reason != nil {
+				d.rungFacts, d.Reason = r.rungFacts, nil
+			}
 		}
 	}
 	for i := range rungs[:4] {

@@ -35,7 +35,7 @@ const probedName = "overlayfs-probed"
 // be mounted or owners are kept aside, and not on overlayfs itself, as in a container, or on NFS. That it works is
 // remembered until the machine goes down: the probe mounts twice.
 func chooseSnapshots(o Options) string {
-	if o.NoMounts || o.ownersAside() {
+	if !o.layered() {
 		return handed
 	}
 	dir := o.Dir
@@ -47,15 +47,20 @@ func chooseSnapshots(o Options) string {
 	if seen, err := os.ReadFile(memory); err == nil && bytes.Equal(seen, boot) {
 		return overlayfs
 	}
-	if !OverlayWorks(dir) {
+	if !overlayWorks(dir) {
 		return handed
 	}
 	_ = os.WriteFile(memory, boot, 0o600) // else the next build probes again
 	return overlayfs
 }
 
-// OverlayWorks tries whether overlayfs works in the folder dir, which exists.
-func OverlayWorks(dir string) bool { return overlayutils.Supported(dir) == nil }
+// TakesOverlay tries whether an engine with these options, of which Dir exists, has layers of overlayfs as snapshots.
+func TakesOverlay(o Options) bool { return o.layered() && overlayWorks(o.Dir) }
+
+// layered says that nothing speaks against overlayfs but what trying it may show.
+func (o Options) layered() bool { return !o.NoMounts && !o.ownersAside() }
+
+func overlayWorks(dir string) bool { return overlayutils.Supported(dir) == nil }
 
 // storage is where file systems are kept.
 type storage struct {

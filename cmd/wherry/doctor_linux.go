@@ -140,8 +140,11 @@ func snapshotsOf(r build.Rung) string {
 // bestRung is the way to build that builds take.
 type bestRung = build.Rung
 
-// platformsOf are those that images are mostly made for.
+// platformsOf are those that images are mostly made for; none where no step can be run.
 func (e *env) platformsOf(b buildFacts) []platformFacts {
+	if !b.Steps {
+		return nil
+	}
 	var dirs []string
 	if dir, err := e.emulatorDir(""); err == nil && dir != "" {
 		dirs = []string{dir}

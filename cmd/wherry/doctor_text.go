@@ -47,6 +47,9 @@ func writeDiagnosis(w io.Writer, d diagnosis) {
 	f.title = "Store"
 	writeStore(f, d.Store)
 	f.title = "Platforms"
+	if d.Build.Rung != "" && !d.Build.Steps {
+		f.line("all of them, where there is no RUN")
+	}
 	writePlatforms(f, d.Platforms)
 	f.title = "Builder"
 	for _, n := range d.Nodes {
