@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-oci/wherry/build/executor"
 	"github.com/wherry-oci/wherry/build/handover"
@@ -137,5 +138,19 @@ func (w *watched) Prepare(ctx context.Context, key, parent string, opts ...snaps
 
 func (w *watched) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
 	w.state.grown.Store(true)
-	return w.Snapshotter.Commit(ctx, name, key, opts...)
+	err := w.Snapshotter.Commit(ctx, name, key, opts...)
+	if errors.Is(err, unix.ENAMETOOLONG) { // the error has all of the path
+		return fmt.Errorf("a path of a file is too long: with that of %q it has more than %d characters: %w", w.state.dir, unix.PathMax-1, unix.ENAMETOOLONG)
+	}
+	return err
+}
+
+// Usage of a snapshot with a path that is too long is nothing: such a one was never committed, and whoever asks for the
+// size of all would get none at all.
+func (w *watched) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	usage, err := w.Snapshotter.Usage(ctx, key)
+	if errors.Is(err, unix.ENAMETOOLONG) {
+		return snapshots.Usage{}, nil
+	}
+	return usage, err
 }
