@@ -19,8 +19,10 @@ import (
 type Owners interface {
 	// NotedAt says whose an open file is; one that nothing is known of is root's.
 	NotedAt(fd int) (uid, gid uint32, err error)
-	// NoteAt notes whose an open file is from now on. Its errors are the kernel's for chown.
+	// NoteAt notes whose an open file is from now on; -1 leaves what is. Its errors are the kernel's for chown.
 	NoteAt(fd int, uid, gid uint32) error
+	// Attribute is the extended attribute that notes are kept in. Steps are not told that files have it.
+	Attribute() string
 	// Adopt notes that what was made below a step's root file system since a time, and of which nothing is noted, is
 	// the user's of the step.
 	Adopt(root string, since time.Time, uid, gid uint32) error
@@ -89,8 +91,9 @@ var errGoOn = errors.New("go on")
 
 func (s *ownersServer) reply(n *seccomp.Notice) {
 	answer := seccomp.Reply{ID: n.ID}
-	switch err := s.answer(n); {
+	switch result, err := s.answer(n); {
 	case err == nil:
+		answer.Val = result
 	case errors.Is(err, errGoOn):
 		answer.Flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	default:
@@ -102,13 +105,15 @@ func (s *ownersServer) reply(n *seccomp.Notice) {
 	seccomp.Send(s.listener, answer)
 }
 
-// answer does what was called: nil is success, errGoOn has the kernel do it.
-func (s *ownersServer) answer(n *seccomp.Notice) error {
+// answer does what was called: nil is success, with what the call returns, errGoOn has the kernel do it.
+func (s *ownersServer) answer(n *seccomp.Notice) (result int64, err error) {
 	call, ok := s.calls[seccomp.Call{Arch: n.Arch, Nr: n.Nr}]
 	if !ok {
-		return errGoOn
+		return 0, errGoOn
 	}
-	return call.answer(&ownersCaller{s: s, n: n}, call)
+	c := &ownersCaller{s: s, n: n}
+	err = call.answer(c, call)
+	return c.result, err
 }
 
 // chown notes an owner. A process may give its files to ids that are not there, and its -1 keeps what is.
@@ -121,16 +126,6 @@ func (c *ownersCaller) chown(call ownersCall) error {
 	defer step.Closing(fd)
 	if !c.s.waits(c.n) {
 		return unix.ESRCH
-	}
-	was, group, err := c.s.owners.NotedAt(fd)
-	if err != nil {
-		return err
-	}
-	if uid == keep {
-		uid = was
-	}
-	if gid == keep {
-		gid = group
 	}
 	err = c.s.owners.NoteAt(fd, uid, gid)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) { // of /proc, /sys or /dev

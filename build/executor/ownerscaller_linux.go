@@ -16,6 +16,8 @@ type ownersCaller struct {
 	s    *ownersServer
 	n    *seccomp.Notice
 	path string // from its root, as far as that was needed
+
+	result int64 // what the call returns if it succeeds
 }
 
 // file opens what a call is about, with O_PATH.

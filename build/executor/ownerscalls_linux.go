@@ -1,6 +1,9 @@
 package executor
 
 import (
+	"maps"
+	"slices"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -61,12 +64,15 @@ func statCalls() map[string]ownersCall {
 // ownersCalls are the calls that the server answers, by their numbers.
 func ownersCalls() map[seccomp.Call]ownersCall {
 	const x32Bit = 0x40000000
-	chown, stat := chownCalls(), statCalls()
+	chown, stat, attributes := chownCalls(), statCalls(), attributeCalls()
 	out := map[seccomp.Call]ownersCall{}
 	for number, name := range seccomp.Calls() {
 		if c, ok := chown[name]; ok {
 			_, wide := chown[name+"32"]
 			c.short = wide && number.Arch != seccomp.NativeArch() // there the other name has the ids of today
+			out[number] = c
+		}
+		if c, ok := attributes[name]; ok {
 			out[number] = c
 		}
 		if c, ok := stat[name]; ok && number.Arch == seccomp.NativeArch() && number.Nr < x32Bit {
@@ -79,19 +85,14 @@ func ownersCalls() map[seccomp.Call]ownersCall {
 // ownersFilters are the filter that sends a step's calls about owners to the server, and the one that answers with
 // success those that would change something.
 func ownersFilters() (send, succeed []unix.SockFilter, err error) {
-	var chown, stat []string
-	for name := range chownCalls() {
-		chown = append(chown, name)
-	}
-	for name := range statCalls() {
-		stat = append(stat, name)
-	}
+	chown := slices.Collect(maps.Keys(chownCalls()))
+	others := slices.AppendSeq(slices.Collect(maps.Keys(statCalls())), maps.Keys(attributeCalls()))
 	profile := func(rules ...specs.LinuxSyscall) *specs.LinuxSeccomp {
 		return &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArches(), Syscalls: rules}
 	}
 	nothing := uint(0)
 	send, err = seccomp.Compile(profile(
-		specs.LinuxSyscall{Names: chown, Action: specs.ActNotify}, specs.LinuxSyscall{Names: stat, Action: specs.ActNotify}), false)
+		specs.LinuxSyscall{Names: chown, Action: specs.ActNotify}, specs.LinuxSyscall{Names: others, Action: specs.ActNotify}), false)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -108,6 +108,9 @@ func (tg *ownersTarget) NoteAt(fd int, _, _ uint32) error {
 	return nil
 }
 
+// Attribute implements Owners.
+func (tg *ownersTarget) Attribute() string { return "user.noted" }
+
 // Adopt implements Owners.
 func (tg *ownersTarget) Adopt(string, time.Time, uint32, uint32) error { return nil }
 
@@ -132,7 +135,7 @@ func FuzzOwners(f *testing.F) {
 	}
 	root := steptest.BusyboxRoot(f)
 	fillOwnersRoot(f, root)
-	for nr := range 24 {
+	for nr := range 48 {
 		for _, p := range []string{"owned", "up/etc/passwd", "../../../.." + outside, "far", "abs", "loop", "proc" + outside, "/sub/link", "", "//../etc/./passwd", ".."} {
 			f.Add(uint8(nr), p, int32(unix.AT_FDCWD), uint64(unix.AT_EMPTY_PATH), uint64(nr), nr%2 == 0)
 			f.Add(uint8(nr), p, int32(3), uint64(unix.AT_SYMLINK_NOFOLLOW), uint64(1)<<63, nr%2 == 0)
@@ -185,7 +188,7 @@ func (tg *ownersTarget) call(t *testing.T, nr uint8, p string, dir int32, flags,
 	}
 	before := openFiles(t)
 	tg.seen = nil
-	err := tg.s.answer(n)
+	_, err := tg.s.answer(n)
 	if _, errno := errors.AsType[unix.Errno](err); err != nil && !errors.Is(err, errGoOn) && !errno {
 		t.Errorf("%q: %v is no answer", p, err)
 	}

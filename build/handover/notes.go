@@ -32,6 +32,10 @@ type note struct {
 	Device     uint32 `json:"t,omitempty"` // S_IFCHR or S_IFBLK: an empty file stands for it
 	Rdev       uint64 `json:"d,omitempty"`
 	Capability []byte `json:"c,omitempty"`
+	// AnyUID and AnyGID say that a step named only the other of the two, of a file of which nothing was noted: whose
+	// it is else is seen when the step has ended. See Adopt.
+	AnyUID bool `json:"au,omitempty"`
+	AnyGID bool `json:"ag,omitempty"`
 }
 
 // plain says that the note says nothing but the mode.

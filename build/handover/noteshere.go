@@ -25,6 +25,9 @@ func (s *Snapshots) NotedAt(fd int) (uid, gid uint32, err error) {
 	return uint32(noted.UID), uint32(noted.GID), nil
 }
 
+// Attribute is the extended attribute that notes are kept in where owners are kept aside.
+func (s *Snapshots) Attribute() string { return noteKey }
+
 // Restore makes st, which is that of the file at path in a folder of a snapshot, what it would be were owners, modes,
 // devices and capabilities not kept aside, and takes the note out of it.
 func (s *Snapshots) Restore(path string, st *types.Stat) error {
@@ -55,8 +58,11 @@ func (s *Snapshots) Restore(path string, st *types.Stat) error {
 	return nil
 }
 
-// NoteAt notes a new owner of an open file, where owners are kept aside and modes are not (Options.ModesKept). The
-// descriptor may be one of O_PATH; what can't be done through it to the file itself, since its mount is read-only,
+// keep is the id by which chown leaves a file's own.
+const keep = ^uint32(0)
+
+// NoteAt notes a new owner of an open file, where owners are kept aside and modes are not (Options.ModesKept). As with
+// chown the id -1 leaves what is. The descriptor may be one of O_PATH; what can't be done through it to the file itself, since its mount is read-only,
 // fails as the kernel's chown would. Of a file on another file system nothing is noted if it takes no attribute.
 //
 // As chown does, it takes setuid, setgid and capabilities away from a regular file.
@@ -68,7 +74,7 @@ func (s *Snapshots) NoteAt(fd int, uid, gid uint32) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	noted := note{}
+	noted := note{AnyUID: true, AnyGID: true}
 	old, err := s.noteAt(fd)
 	if err != nil {
 		return err
@@ -76,7 +82,13 @@ func (s *Snapshots) NoteAt(fd int, uid, gid uint32) error {
 	if old != nil {
 		noted = *old
 	}
-	noted.UID, noted.GID, noted.Mode = int(uid), int(gid), afterChown(st.Mode)
+	if uid != keep {
+		noted.UID, noted.AnyUID = int(uid), false
+	}
+	if gid != keep {
+		noted.GID, noted.AnyGID = int(gid), false
+	}
+	noted.Mode = afterChown(st.Mode)
 	name := descriptor(fd)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -216,17 +228,20 @@ func (s *Snapshots) adopt(root string, e *entry, began int64, uid, gid uint32, g
 		return err
 	}
 	if noted == nil {
-		noted = &note{Mode: e.mode & 0o7777}
+		noted = &note{Mode: e.mode & 0o7777, AnyUID: true, AnyGID: true}
+	}
+	if noted.AnyUID || noted.AnyGID {
 		id, err := inodeOf(path)
 		if err != nil {
 			return err
 		}
 		if isNew && id.Born >= began {
-			noted.UID, noted.GID = int(uid), int(gid)
 			if group, ok := groups[filepath.Dir(e.path)]; ok {
-				noted.GID = int(group)
+				gid = group
 			}
+			noted.settle(uid, gid)
 		}
+		noted.AnyUID, noted.AnyGID, noted.Mode = false, false, e.mode&0o7777
 		if !noted.plain() {
 			if err := s.notes.write(path, *noted); err != nil {
 				return err
@@ -237,4 +252,14 @@ func (s *Snapshots) adopt(root string, e *entry, began int64, uid, gid uint32, g
 		groups[e.path] = uint32(noted.GID)
 	}
 	return nil
+}
+
+// settle makes a file of whom nobody was named a user's.
+func (n *note) settle(uid, gid uint32) {
+	if n.AnyUID {
+		n.UID = int(uid)
+	}
+	if n.AnyGID {
+		n.GID = int(gid)
+	}
 }
