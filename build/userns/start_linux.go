@@ -167,6 +167,9 @@ func startRange(ctx context.Context, args []string) (*child, error) {
 		return nil, err
 	}
 	err = errors.Join(runHelper(ctx, "newuidmap", c.Pid, uids), runHelper(ctx, "newgidmap", c.Pid, gids))
+	if other := otherGroup(); err != nil && other != nil {
+		err = other
+	}
 	if err == nil {
 		_, err = goAhead.Write([]byte{1})
 	}
@@ -211,6 +214,22 @@ func helperArgs(file string, own int) ([]string, error) {
 		next += r.Count
 	}
 	return args, nil
+}
+
+// otherGroup says that this process has not its user's own group, for which the helpers refuse it; nil if it has.
+func otherGroup() error {
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err != nil || u.Gid == strconv.Itoa(os.Getegid()) {
+		return nil
+	}
+	group := u.Gid
+	if g, err := user.LookupGroupId(u.Gid); err == nil {
+		group = g.Name
+	}
+	return &NoRangeError{
+		Reason: fmt.Sprintf("newuidmap wants user %s to have the group %s, not %d as after newgrp", u.Username, group, os.Getegid()),
+		Hint:   "newgrp " + group,
+	}
 }
 
 func runHelper(ctx context.Context, name string, pid int, args []string) error {

@@ -211,6 +211,8 @@ func TestEnter(t *testing.T) {
 		t.Skip("needs root to become other users")
 	}
 	ranged, plain := newUser(t, true), newUser(t, false)
+	otherGroup := *ranged
+	otherGroup.Gid = plain.Gid
 	_, helper := exec.LookPath("newuidmap")
 	for name, tt := range map[string]struct {
 		user    *user.User
@@ -223,6 +225,7 @@ func TestEnter(t *testing.T) {
 		"root":           {scene: "exit", want: []string{"mapping=none euid=0", `args=["a b" "--c"]`}, code: 42},
 		"range":          {user: ranged, scene: "exit", want: []string{"mapping=range euid=0", `args=["a b" "--c"]`, `"700000" "65536"`, `"900000" "10"`}, not: "notice", code: 42, helpers: true},
 		"no range":       {user: plain, scene: "exit", want: []string{"mapping=single euid=0", "notice: only one id is mapped: /etc/subuid has no line for user"}, code: 42},
+		"other group":    {user: &otherGroup, scene: "exit", want: []string{"mapping=single euid=0", "notice: only one id is mapped: newuidmap wants user"}, code: 42, helpers: true},
 		"single":         {user: ranged, scene: "single-exit", want: []string{"mapping=single"}, not: "notice", code: 42},
 		"killed":         {user: ranged, scene: "die", code: 128 + int(syscall.SIGKILL), helpers: true},
 		"mount":          {user: ranged, scene: "mount", helpers: true},
