@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/buildkit/cache"
@@ -19,6 +21,7 @@ import (
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/worker"
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -109,13 +112,21 @@ func (o fileOp) solve(ctx context.Context, jc solver.JobContext, inputs []solver
 	}
 	made, err := ops.NewFileOpSolver(o.worker, backend, o.refs).Solve(ctx, refs, o.actions, jc.Session())
 	if err != nil {
-		return nil, err
+		return nil, beyondRange(err)
 	}
 	results := make([]solver.Result, len(made))
 	for i, ref := range made {
 		results[i] = worker.NewWorkerRefResult(ref.(cache.ImmutableRef), o.worker)
 	}
 	return results, nil
+}
+
+// beyondRange explains the kernel's "invalid argument" to an owner that a user namespace does not have.
+func beyondRange(err error) error {
+	if e, ok := errors.AsType[*os.PathError](err); ok && strings.HasSuffix(e.Op, "chown") && errors.Is(e.Err, unix.EINVAL) {
+		return fmt.Errorf("give %q away: the range of this user in /etc/subuid and /etc/subgid does not have its owner's id: %w", e.Path, e.Err)
+	}
+	return err
 }
 
 func (o fileOp) CacheMap(ctx context.Context, jc solver.JobContext, index int) (*solver.CacheMap, bool, error) {
