@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/cache"
@@ -26,6 +27,30 @@ import (
 // name whether it may hard-link files from one to the other ("native"): never, here, since
 // a folder is given to the next step to be changed.
 const handedOver = "fuse-overlayfs"
+
+// forMerges is what a cache manager is to have in place of sn. A merge, as COPY --link makes it, then goes on from what
+// stands below the first of its parts, as with overlayfs, and does not copy all of a base image, by which noted owners of
+// symlinks would be lost.
+func (s *storage) forMerges(sn snapshot.Snapshotter) snapshot.Snapshotter {
+	if s.folders == nil {
+		return sn
+	}
+	return &mergesOnBase{Snapshotter: sn}
+}
+
+// mergesOnBase has BuildKit's NewMergeSnapshotter, which is the first to ask for the name and goes by it alone, see the one
+// kind that it takes for stacked and still never hard-links files of.
+type mergesOnBase struct {
+	snapshot.Snapshotter
+	asked atomic.Bool
+}
+
+func (m *mergesOnBase) Name() string {
+	if m.asked.CompareAndSwap(false, true) {
+		return "stargz"
+	}
+	return m.Snapshotter.Name()
+}
 
 // ownersAside says that files can be given to nobody but this process's user.
 func (o Options) ownersAside() bool { return o.NoSteps || o.SingleID }

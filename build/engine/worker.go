@@ -113,7 +113,7 @@ func newBase(opt base.WorkerOpt, o Options, shared *folders, files *storage) (*b
 	w := &base.Worker{WorkerOpt: opt}
 	var err error
 	if w.CacheMgr, err = cache.NewManager(cache.ManagerOpt{
-		Snapshotter:     opt.Snapshotter,
+		Snapshotter:     files.forMerges(opt.Snapshotter),
 		ContentStore:    opt.ContentStore,
 		PruneRefChecker: imagerefchecker.New(imagerefchecker.Opt{ImageStore: opt.ImageStore, ContentStore: opt.ContentStore}),
 		Applier:         opt.Applier,
