@@ -2,6 +2,7 @@ package chroot
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -301,8 +302,13 @@ func (c *caller) names(n node) (map[string]uint32, error) {
 	}
 	out, err := list(fd)
 	step.Closing(fd)
-	if err != nil || n.path != "" {
-		return out, err
+	if err != nil {
+		return nil, err
+	}
+	if n.path != "" {
+		at := components(n.path)
+		maps.DeleteFunc(out, func(name string, _ uint32) bool { return n.pid != 0 && classify(append(at, name)) == refused })
+		return out, nil
 	}
 	for name := range out {
 		pid, ok := number(name)
