@@ -75,10 +75,10 @@ func connect(ctx context.Context, o engine.Options) (*connection, error) {
 
 // socketOf names the socket of engines that run steps as o says.
 func socketOf(o engine.Options) string {
-	if o.Runtime == "" && o.Confine == (Confine{}) {
+	if o.Runtime == "" && !o.OwnLabel && !o.OwnProfile {
 		return socketName
 	}
-	way := fmt.Sprintf("%q %+v", o.Runtime, o.Confine)
+	way := fmt.Sprintf("%q %t %t", o.Runtime, o.OwnLabel, o.OwnProfile)
 	sum := sha256.Sum256([]byte(way))
 	return fmt.Sprintf("engine-%x.sock", sum[:6])
 }

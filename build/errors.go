@@ -26,10 +26,6 @@ type FromError = engine.FromError
 // the control group that it is in.
 type NotDelegatedError = executor.NotDelegatedError
 
-// Confine says what security modules take steps for. The zero value has them confined as
-// containers are, where that can be had.
-type Confine = executor.Confine
-
 // NotLabelledError says why steps keep the label that SELinux gives to this process.
 type NotLabelledError = executor.NotLabelledError
 

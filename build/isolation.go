@@ -6,6 +6,13 @@ import (
 	"strings"
 )
 
+// Confine says what security modules take steps for, if not for containers. The zero value
+// has them confined as such, where that can be had.
+type Confine struct {
+	OwnLabel   bool // steps keep the SELinux label of this process
+	OwnProfile bool // ... and its AppArmor profile
+}
+
 // Isolation is by what means the steps of a build are kept apart from the machine, and
 // so also how file systems are put together for them.
 type Isolation string

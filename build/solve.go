@@ -134,7 +134,8 @@ var errEngineGone = errors.New("the build engine of another process has ended")
 func engineOptions(store Store, state State, r Request) (engine.Options, error) {
 	mapping := userns.Current()
 	o := engine.Options{
-		Dir: state.folder(), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, Confine: r.Confine, CacheSize: r.CacheSize,
+		Dir: state.folder(), Store: store, Hosts: r.Hosts, Runtime: r.Runtime, CacheSize: r.CacheSize,
+		OwnLabel: r.Confine.OwnLabel, OwnProfile: r.Confine.OwnProfile,
 		UserNS: mapping != userns.None, SingleID: mapping == userns.Single, Notice: r.Notice,
 		NoMounts: !state.mounts(), NoSteps: state.Isolation == IsolationNone,
 	}

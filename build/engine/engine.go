@@ -45,8 +45,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/distribution/reference"
-
-	"github.com/wherry-oci/wherry/build/executor"
 )
 
 // pipeSize is the buffer, in bytes, of each in-memory connection.
@@ -71,19 +69,20 @@ type Store interface {
 // Options say what to assemble. Dir and Store have to be on one file system for
 // blobs to be shared instead of copied.
 type Options struct {
-	Dir       string               // state folder; created with mode 0700
-	Store     Store                // required
-	Hosts     docker.RegistryHosts // how registries are reached; nil: each by its own name
-	Transport http.RoundTripper    // how contexts and files that have URLs are got; nil: net/http's default
-	Runtime   string               // path of a runc-like binary; empty: wherry's own executor
-	Confine   executor.Confine     // what security modules take steps for, with wherry's own executor
-	UserNS    bool                 // this process is root of a user namespace only
-	SingleID  bool                 // ... in which one id is mapped
-	CacheSize int64                // bytes that the build cache may have; 0: as much as leaves a tenth of the disk free
-	HostPID   bool                 // /proc can't be mounted anew: steps share the outer pid namespace
-	NoMounts  bool                 // nothing can be mounted: snapshots are folders, and steps run by chroot
-	NoSteps   bool                 // steps can't be run either: a RUN is refused. Owners are kept beside the files
-	Notice    func(string)
+	Dir        string               // state folder; created with mode 0700
+	Store      Store                // required
+	Hosts      docker.RegistryHosts // how registries are reached; nil: each by its own name
+	Transport  http.RoundTripper    // how contexts and files that have URLs are got; nil: net/http's default
+	Runtime    string               // path of a runc-like binary; empty: wherry's own executor
+	OwnLabel   bool                 // steps of wherry's own executor keep the SELinux label of this process
+	OwnProfile bool                 // ... and its AppArmor profile
+	UserNS     bool                 // this process is root of a user namespace only
+	SingleID   bool                 // ... in which one id is mapped
+	CacheSize  int64                // bytes that the build cache may have; 0: as much as leaves a tenth of the disk free
+	HostPID    bool                 // /proc can't be mounted anew: steps share the outer pid namespace
+	NoMounts   bool                 // nothing can be mounted: snapshots are folders, and steps run by chroot
+	NoSteps    bool                 // steps can't be run either: a RUN is refused. Owners are kept beside the files
+	Notice     func(string)
 }
 
 // Engine is a BuildKit solver in this process.

@@ -110,7 +110,7 @@ func (s *storage) findDomain(o Options, dir string) (err error) {
 		return fmt.Errorf("find what SELinux takes steps for: %w", err)
 	}
 	s.labelled = s.domain != nil || keep
-	if o.NoSteps || o.NoMounts || o.Runtime != "" || o.Confine.OwnLabel {
+	if o.NoSteps || o.NoMounts || o.Runtime != "" || o.OwnLabel {
 		s.domain = nil // there are no steps, or they are what they are
 	}
 	return s.domain.LabelFolder(dir)

@@ -224,7 +224,7 @@ func addExecutor(opt *base.WorkerOpt, o Options, st *state, files *storage) (err
 	if o.Runtime == "" {
 		options := executor.Options{
 			Root: root, Rootless: o.UserNS, SingleID: o.SingleID, HostPID: o.HostPID, Networks: opt.NetworkProviders,
-			Domain: files.domain, OwnProfile: o.Confine.OwnProfile,
+			Domain: files.domain, OwnProfile: o.OwnProfile,
 		}
 		if files.aside {
 			options.Owners = files.folders

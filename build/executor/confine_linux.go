@@ -10,13 +10,6 @@ import (
 	"github.com/wherry-oci/wherry/build/executor/internal/step"
 )
 
-// Confine says what security modules take steps for. The zero value has them confined as containers are, where that can
-// be had.
-type Confine struct {
-	OwnLabel   bool // steps keep the SELinux label of this process
-	OwnProfile bool // ... and its AppArmor profile
-}
-
 // Domain is what SELinux takes steps for, if not for what this process is.
 type Domain = selinux.Domain
 
