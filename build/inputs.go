@@ -130,7 +130,7 @@ func (in *inputs) mount(name, dir string, fail func(error)) error {
 func withoutLabels(files fsutil.FS) (fsutil.FS, error) {
 	return fsutil.NewFilterFS(files, &fsutil.FilterOpt{
 		Map: func(_ string, st *types.Stat) fsutil.MapResult {
-			delete(st.Xattrs, "security.selinux")
+			delete(st.Xattrs, handover.SELinuxLabel)
 			return fsutil.MapResultKeep
 		},
 	})

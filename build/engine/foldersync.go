@@ -23,6 +23,8 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-oci/wherry/build/handover"
 )
 
 // folderSync makes a copy of a folder equal to it.
@@ -119,10 +121,6 @@ func (s *folderSync) remove(files *folderFiles, before *seenFolder) error {
 	return nil
 }
 
-// selinuxLabel is the attribute of a file that says where it is rather than what, and is left out of contexts: it would
-// be denied to steps, and make another key for the build cache of each place.
-const selinuxLabel = "security.selinux"
-
 // describe is what BuildKit's client would tell of a file: root's, whosever it is.
 func describe(f folderFile) (*types.Stat, error) {
 	info, err := f.entry.Info()
@@ -135,7 +133,7 @@ func describe(f folderFile) (*types.Stat, error) {
 	}
 	st := known.Clone()
 	st.Uid, st.Gid = 0, 0
-	delete(st.Xattrs, selinuxLabel)
+	delete(st.Xattrs, handover.SELinuxLabel)
 	if f.mode.IsRegular() {
 		if st.Linkname = f.linked; f.linked != "" {
 			st.Size = 0

@@ -248,7 +248,7 @@ func (n *notedFS) restored(path string, entry fs.DirEntry) (fs.DirEntry, error) 
 		return entry, nil
 	}
 	made := st.Clone()
-	delete(made.Xattrs, selinuxLabel)
+	delete(made.Xattrs, handover.SELinuxLabel)
 	if n.snapshots == nil {
 		return &fsutil.DirEntryInfo{Stat: made}, nil
 	}

@@ -185,9 +185,13 @@ func copyAttributes(to, from string) error {
 	return nil
 }
 
+// SELinuxLabel is the attribute of a file that says where it is rather than what. It is left out of contexts and outputs: it
+// would be denied to steps, and make another key for the build cache of each place.
+const SELinuxLabel = "security.selinux"
+
 // inherited says that a new file has the attribute of its place, which only the host's policy may change.
 func inherited(key string) bool {
-	return key == "security.selinux" || key == "security.ima" || key == "security.evm"
+	return key == SELinuxLabel || key == "security.ima" || key == "security.evm"
 }
 
 func setTime(path string, mtime int64) error {

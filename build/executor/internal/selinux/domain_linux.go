@@ -4,12 +4,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/containerd/continuity/fs"
+	"github.com/moby/buildkit/identity"
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/selinux/go-selinux"
 	"github.com/opencontainers/selinux/go-selinux/label"
@@ -120,17 +121,15 @@ func copyProgram(file, folder string) (string, error) {
 	if _, err := os.Lstat(name); err == nil {
 		return name, nil
 	}
-	in, err := os.Open(file)
-	if err != nil {
-		return "", err
+	part := filepath.Join(folder, "program-"+identity.NewID())
+	err := fs.CopyFile(part, file)
+	if err == nil {
+		err = errors.Join(os.Chmod(part, 0o755), os.Rename(part, name))
 	}
-	defer in.Close()
-	out, err := os.CreateTemp(folder, "program-")
 	if err != nil {
-		return "", err
+		return "", errors.Join(err, os.RemoveAll(part))
 	}
-	_, err = io.Copy(out, in)
-	return name, errors.Join(err, out.Chmod(0o755), out.Close(), os.Rename(out.Name(), name))
+	return name, nil
 }
 
 // Labels are those of one step. Both are "" where it has none of its own.

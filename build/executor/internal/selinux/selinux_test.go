@@ -139,4 +139,7 @@ func TestCopyProgram(t *testing.T) {
 	if _, err := copyProgram("/does/not/exist", dir); err == nil {
 		t.Error("a copy of nothing")
 	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("left of it: %v", list)
+	}
 }
