@@ -55,7 +55,7 @@ type buildOptions struct {
 	Runtime       string
 	Builder       string
 	Policies      []string
-	SecurityOpts  []string
+	Confine       build.Confine
 	NoEffect      []string // flags that were given and mean nothing here
 }
 
@@ -198,7 +198,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 		CgroupParent: c.String("cgroup-parent"), EmulatorDir: c.String("emulator-dir"), Isolation: c.String("isolation"), Resources: c.StringSlice("resource"), Allow: c.StringSlice("allow"),
 		Attests: c.StringSlice("attest"), Provenance: c.String("provenance"), SBOM: c.String("sbom"),
 		Call: c.String("call"), IIDFile: c.String("iidfile"), MetadataFile: c.String("metadata-file"), Report: c.String("report"),
-		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"), SecurityOpts: c.StringSlice("security-opt"),
+		Progress: c.String("progress"), Quiet: c.Bool("quiet"), Runtime: c.String("runtime"),
 		Reproducible: c.Bool("reproducible"),
 		Builder:      c.String("builder"), Policies: c.StringSlice("policy"),
 	}
@@ -210,6 +210,7 @@ func readBuildOptions(c *cli.Context, context string) buildOptions {
 			o.Resources = append(o.Resources, fmt.Sprintf("%s=%v", name, c.Value(name)))
 		}
 	}
+	o.Confine, o.NoEffect = confinement(c.StringSlice("security-opt"))
 	for _, name := range idleFlags {
 		if c.IsSet(name) {
 			o.NoEffect = append(o.NoEffect, name)

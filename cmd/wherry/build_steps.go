@@ -38,7 +38,7 @@ func readSteps(e *env, o buildOptions, req *build.Request) (err error) {
 			return buildUsage("invalid --ulimit %q: %w", u, err)
 		}
 	}
-	req.Confine = e.confinement(o.SecurityOpts)
+	req.Confine = o.Confine
 	if req.Steps.Hosts, err = extraHosts(o.AddHosts); err != nil {
 		return err
 	}
@@ -60,8 +60,8 @@ func readSteps(e *env, o buildOptions, req *build.Request) (err error) {
 }
 
 // confinement reads what security modules are to take steps for, in the words of docker run and of buildah. docker's
-// builder knows none of them, so that what else scripts say is no error.
-func (e *env) confinement(options []string) (c build.Confine) {
+// builder knows none of them, so that what else scripts say is no error, but idle.
+func confinement(options []string) (c build.Confine, idle []string) {
 	for _, option := range options {
 		switch strings.Replace(option, ":", "=", 1) {
 		case "label=disable":
@@ -69,10 +69,10 @@ func (e *env) confinement(options []string) (c build.Confine) {
 		case "apparmor=unconfined":
 			c.OwnProfile = true
 		default:
-			e.note("--security-opt " + option + " has no effect")
+			idle = append(idle, "security-opt "+option)
 		}
 	}
-	return c
+	return c, idle
 }
 
 // extraHosts reads NAME:IP or NAME=IP. host-gateway is this machine: steps share its network.
