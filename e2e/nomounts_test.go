@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
 	"github.com/elastic/go-seccomp-bpf"
@@ -15,6 +16,7 @@ import (
 const noMounts = "no-mounts"
 
 func runWithoutMounts(args []string) {
+	runtime.LockOSThread() // that no new privileges are had is said of this thread, and TSYNC tells the others
 	flags := []seccomp.NameWithConditions{}
 	for _, flag := range []uint64{
 		unix.CLONE_NEWNS, unix.CLONE_NEWUSER, unix.CLONE_NEWPID, unix.CLONE_NEWNET, unix.CLONE_NEWIPC, unix.CLONE_NEWUTS, unix.CLONE_NEWCGROUP,

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 
@@ -129,6 +130,7 @@ func (a account) credential() *syscall.Credential {
 const noUserNamespaces = "no-user-namespaces"
 
 func runWithoutUserNamespaces(args []string) {
+	runtime.LockOSThread() // that no new privileges are had is said of this thread, and TSYNC tells the others
 	err := seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
 		Policy: seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{
