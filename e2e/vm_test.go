@@ -87,7 +87,7 @@ func bootVM(t *testing.T, system, module string) {
 	}
 	machine := exec.CommandContext(ctx, "qemu-system-x86_64", "-m", "5G", "-cpu", "max", "-nographic", "-no-reboot",
 		"-kernel", filepath.Join(system, "vmlinuz"), "-initrd", initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 %s=1 security=%s lsm=%[1]s rdinit=/init", module, module))
+		"-append", fmt.Sprintf("console=ttyS0 loglevel=1 panic=-1 %s=1 security=%s lsm=%[1]s rdinit=/init", module, module))
 	out, err := machine.CombinedOutput()
 	out = bytes.ReplaceAll(out, []byte("\r"), nil)
 	_, said, booted := bytes.Cut(out, []byte("VM: stories\n"))
