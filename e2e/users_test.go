@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 
@@ -130,26 +129,8 @@ func (a account) credential() *syscall.Credential {
 const noUserNamespaces = "no-user-namespaces"
 
 func runWithoutUserNamespaces(args []string) {
-	runtime.LockOSThread() // that no new privileges are had is said of this thread, and TSYNC tells the others
-	err := seccomp.LoadFilter(seccomp.Filter{
-		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{
-			{Names: []string{"unshare", "mount", "setns"}, Action: seccomp.ActionErrno},
-			{Names: []string{"clone3"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)},
-			{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{{
-				Name: "clone",
-				Conditions: []seccomp.Condition{{
-					Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER,
-				}},
-			}}},
-		}},
-	})
-	if err == nil {
-		var path string
-		if path, err = exec.LookPath(args[0]); err == nil {
-			err = syscall.Exec(path, args, os.Environ())
-		}
-	}
-	fmt.Fprintln(os.Stderr, noUserNamespaces+":", err)
-	os.Exit(126)
+	runFiltered(noUserNamespaces, args,
+		seccomp.SyscallGroup{Names: []string{"unshare", "mount", "setns"}, Action: seccomp.ActionErrno},
+		seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{cloneWith(unix.CLONE_NEWUSER)}},
+	)
 }

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,13 +92,25 @@ func bootVM(t *testing.T, system, module string) {
 		"-append", fmt.Sprintf("console=ttyS0 loglevel=1 panic=-1 %s=1 security=%s lsm=%[1]s rdinit=/init", module, module))
 	out, err := machine.CombinedOutput()
 	out = bytes.ReplaceAll(out, []byte("\r"), nil)
-	_, said, booted := bytes.Cut(out, []byte("VM: stories\n"))
-	if err != nil || !booted {
-		t.Fatalf("the machine: %v\n%s", err, out)
+	if err != nil || !bytes.Contains(out, []byte("VM: exit code 0\n")) || bytes.Contains(out, []byte("--- SKIP")) {
+		t.Fatalf("the machine: %v\n%s", err, failedStories(out))
 	}
-	if !bytes.Contains(said, []byte("PASS\nVM: exit code 0\n")) {
-		t.Fatalf("in the machine:\n%s", said)
+	for _, file := range vmScripts(t, module) {
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		if !bytes.Contains(out, []byte("--- PASS: TestVM/"+name+" (")) {
+			t.Errorf("%s was not told in the machine:\n%s", name, out)
+		}
 	}
+}
+
+// failedStories is what a machine has printed of the stories that failed, or all of it if none has said so.
+func failedStories(out []byte) []byte {
+	start := []byte("=== CONT  ")
+	failed := slices.DeleteFunc(bytes.Split(out, start), func(story []byte) bool { return !bytes.Contains(story, []byte("FAIL: ")) })
+	if len(failed) == 0 {
+		return out
+	}
+	return bytes.Join(failed, start)
 }
 
 // vmSystem is a folder with a Debian system: vmlinuz, modules/ and root.zst, a part of an initramfs. It is made once and
@@ -163,7 +177,7 @@ func vmInitrd(ctx context.Context, system, module, initrd string) error {
 	if err != nil {
 		return err
 	}
-	run := fmt.Sprintf("cd /story/e2e && CI=true %s=%s %s=/story/bin/wherry %s=/story/base exec ./e2e.test -test.run '^TestVM$' -test.parallel 1\n",
+	run := fmt.Sprintf("cd /story/e2e && CI=true %s=%s %s=/story/bin/wherry %s=/story/base exec ./e2e.test -test.run '^TestVM$' -test.v -test.parallel 1\n",
 		vmVariable, module, binaryVariable, baseVariable)
 	if module == "selinux" {
 		run = "setenforce 1\n" + run
